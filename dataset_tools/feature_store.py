@@ -1,0 +1,207 @@
+"""Side features beside their domain: a matrix, the item of each of its rows, and how it was made.
+
+A store of kind `text` of the domain `movie` is `movie.text.npy` (float16 or float32, (I, d)),
+`movie.text.ids` (the item of each row, one a line) and `movie.text.json`. Rows are found by item,
+never by position, and the content hash tells whether the texts are still those that were encoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dataset_tools.atomic import atomic_path
+from recbole_cdr_mm.errors import DataFormatError
+
+DTYPES = ("float16", "float32")
+INFO_KEYS = ("encoder", "revision_or_hash", "pooling", "fields", "counts", "content_hash")
+ADVICE = "Make the store again with `python -m dataset_tools text`."
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureStore:
+    """Side features of a domain: row i of `matrix` (I, d) belongs to the item `ids[i]`."""
+
+    ids: list[str]
+    matrix: np.memmap
+    info: dict[str, Any]
+
+
+def item_texts(items: pd.DataFrame, fields: Sequence[str]) -> dict[str, str]:
+    """Join what is written about each item into one text.
+
+    Args:
+        items: Items as `read_items` gives them; the first column is the item.
+        fields: The columns to join, in this order; those that the frame lacks are left out.
+
+    Returns:
+        The text of each item that has one: fields with single blanks, joined as sentences.
+
+    >>> items = pd.DataFrame({"item_id": ["a", "b"], "title": ["Up ", ""], "text": ["A  tale.", ""]})
+    >>> item_texts(items, ["title", "text"])
+    {'a': 'Up. A tale.'}
+    """
+    columns = [items[field] for field in fields if field in items]
+    texts = {
+        item: _join(" ".join(cell.split()) for cell in cells)
+        for item, *cells in zip(items.iloc[:, 0], *columns, strict=True)
+    }
+    return {item: text for item, text in texts.items() if text}
+
+
+def content_hash(ids: Iterable[str], texts: Iterable[str]) -> str:
+    """Hash which item has which text, whatever the order of the items.
+
+    Args:
+        ids: Items, each once.
+        texts: The text of each; items with an empty one count as absent.
+
+    Returns:
+        SHA-256 in hexadecimal over the pairs sorted by item, each part led by its length.
+
+    >>> content_hash(["a", "b"], ["x", "y"]) == content_hash(["b", "a", "c"], ["y", "x", ""])
+    True
+    >>> content_hash(["a"], ["bc"]) == content_hash(["ab"], ["c"])
+    False
+    """
+    digest = hashlib.sha256()
+    for pair in sorted(zip(ids, texts, strict=True)):
+        if pair[1]:
+            for part in pair:
+                data = part.encode()
+                digest.update(b"%d:" % len(data) + data)
+    return digest.hexdigest()
+
+
+def write_store(
+    directory: Path,
+    name: str,
+    kind: str,
+    ids: Sequence[str],
+    matrix: np.ndarray,
+    info: dict[str, Any],
+) -> None:
+    """Write a feature store in place of the one that may be there.
+
+    The description is removed before the first file is replaced and comes back last, so a crash in
+    between leaves a store that does not open, never one made of two.
+
+    Args:
+        directory: The folder of the domain.
+        name: The domain.
+        kind: What the features are made of, for example `text`.
+        ids: The item of each row, each once.
+        matrix: Features, float16 or float32 (I, d), all finite.
+        info: The description, with `INFO_KEYS`; `dim` and `dtype` are added.
+
+    Raises:
+        DataFormatError: If ids and matrix are no valid store.
+        ConfigError: If the folder cannot be written to.
+    """
+    npy, lines, description = _paths(directory, name, kind)
+    _check(npy.name, ids, matrix)
+    if not np.isfinite(matrix).all():
+        raise DataFormatError(
+            f"{npy.name}: features are not finite. If they are float16, use `--dtype=float32`."
+        )
+    info = info | {"dim": matrix.shape[1], "dtype": matrix.dtype.name}
+    # The three take their places in reverse order, the description last.
+    with atomic_path(description) as d, atomic_path(lines) as i, atomic_path(npy) as n:
+        with n.open("wb") as file:
+            np.save(file, np.ascontiguousarray(matrix), allow_pickle=False)
+        i.write_text("".join(f"{item}\n" for item in ids), encoding="utf-8", newline="\n")
+        d.write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8", newline="\n")
+        description.unlink(missing_ok=True)
+
+
+def read_store(directory: Path, name: str, kind: str = "text") -> FeatureStore:
+    """Open a feature store without reading its matrix into memory.
+
+    Args:
+        directory: The folder of the domain.
+        name: The domain.
+        kind: What the features are made of.
+
+    Returns:
+        The store. That its texts are still the domain's is for the caller to compare, by
+        `content_hash`.
+
+    Raises:
+        DataFormatError: If a file is missing or broken, or the files do not fit each other.
+    """
+    paths = _paths(directory, name, kind)
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise DataFormatError(f"{directory}: there is no {' and no '.join(missing)}. {ADVICE}")
+    npy, lines, description = paths
+    info = _read_info(description)
+    try:
+        matrix = np.load(npy, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataFormatError(f"{npy.name}: is damaged or no matrix ({error}). {ADVICE}") from error
+    ids = lines.read_text(encoding="utf-8").split("\n")[:-1]
+    _check(npy.name, ids, matrix)
+    if (matrix.shape[1], matrix.dtype.name) != (info["dim"], info["dtype"]):
+        raise DataFormatError(
+            f"{npy.name}: is {matrix.dtype.name} with {matrix.shape[1]} columns, but "
+            f"{description.name} says {info['dtype']} with {info['dim']}. {ADVICE}"
+        )
+    return FeatureStore(ids, matrix, info)
+
+
+def _paths(directory: Path, name: str, kind: str) -> tuple[Path, Path, Path]:
+    """Matrix, items and description of a store."""
+    npy, ids, description = (directory / f"{name}.{kind}.{end}" for end in ("npy", "ids", "json"))
+    return npy, ids, description
+
+
+def _join(parts: Iterable[str]) -> str:
+    """Join the parts that are not empty as sentences.
+
+    >>> _join(["Up", "", "Who flies?", "A house"])
+    'Up. Who flies? A house'
+    """
+    text = ""
+    for part in filter(None, parts):
+        gap = "" if not text else " " if text[-1] in ".!?:;" else ". "
+        text += gap + part
+    return text
+
+
+def _check(name: str, ids: Sequence[str], matrix: np.ndarray) -> None:
+    """Refuse items and features that do not fit each other."""
+    if matrix.ndim != 2 or matrix.dtype.name not in DTYPES:
+        raise DataFormatError(
+            f"{name}: must be a matrix of {' or '.join(DTYPES)}, but has shape {matrix.shape} and "
+            f"type {matrix.dtype.name}. {ADVICE}"
+        )
+    if len(matrix) != len(ids):
+        raise DataFormatError(
+            f"{name}: has {len(matrix)} rows, but there are {len(ids)} item ids. {ADVICE}"
+        )
+    seen: set[str] = set()
+    for row, item in enumerate(ids, start=1):
+        if item in seen or not item or "\n" in item:
+            what = f"{item!r} stands there twice" if item in seen else f"{item!r} is no item"
+            raise DataFormatError(f"{name}: item ids, line {row}: {what}. {ADVICE}")
+        seen.add(item)
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    """Read the description of a store."""
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataFormatError(f"{path.name}: is no JSON ({error}). {ADVICE}") from error
+    known = info if isinstance(info, dict) else {}
+    lacking = [key for key in (*INFO_KEYS, "dim", "dtype") if key not in known]
+    if lacking:
+        raise DataFormatError(f"{path.name}: says nothing of `{'`, `'.join(lacking)}`. {ADVICE}")
+    return known

@@ -1,0 +1,400 @@
+"""`MMConfig`: RecBole's Config with this package's properties, and with every key checked.
+
+Precedence, lowest first: RecBole's properties, our overall.yaml, the eval_task, the model, the
+pair, the preset; then what the user says, in RecBole's own order: config files, config dict,
+command line.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.resources
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import recbole
+import torch
+import yaml
+from recbole.config import Config
+from recbole.evaluator import metric_types
+from recbole.utils import EvaluatorType, ModelType, get_model
+
+from recbole_cdr_mm.errors import ConfigError, did_you_mean
+from recbole_cdr_mm.model import find_models
+from recbole_cdr_mm.schema import Key, PropertyLoader, read_properties
+
+PROPERTIES = Path(str(importlib.resources.files("recbole_cdr_mm.properties")))
+RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
+
+# What `RecBole` writes into a config by itself, and what its multi-process start passes on.
+_INTERNAL_KEYS = {"model", "dataset", "nproc", "world_size", "ip", "port", "offset", "local_rank"}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value that the user gave: its text where it came from the command line, and its origin."""
+
+    value: Any
+    origin: str
+    text: str | None = None
+
+
+class MMConfig(Config):
+    """The configuration of one run on a pair of domains.
+
+    Args:
+        model: Name of one of our models or of RecBole's, or a model class.
+        dataset: Name of the pair.
+        config_file_list: YAML files; a later one wins.
+        config_dict: Wins over the files.
+        command_line: Arguments of the form `--key=value`; win over the dict. Unlike RecBole's
+            Config, nothing is read from sys.argv unless it is handed over here.
+
+    Attributes:
+        data_root: The folder that holds the domains' folders (RecBole's `data_path` becomes
+            the data set's own folder).
+        given: What the user gave, by key, after precedence.
+
+    Raises:
+        ConfigError: For an unknown key, model or pair, a value of a wrong type or out of bounds,
+            an unreadable config file, or a device that is not there.
+
+    Deviations from RecBole's Config: strings are parsed as literals and never evaluated;
+    `use_gpu: False` selects the CPU.
+    """
+
+    def __init__(
+        self,
+        model: str | type | None = None,
+        dataset: str | None = None,
+        config_file_list: Sequence[str | Path] | None = None,
+        config_dict: Mapping[str, Any] | None = None,
+        command_line: Sequence[str] = (),
+    ) -> None:
+        self._command_line = list(command_line)
+        self.given: dict[str, Given] = {}
+        try:
+            super().__init__(model, dataset, config_file_list, config_dict)
+        except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
+            raise ConfigError(f"{error.args[0] if error.args else error}") from error
+
+    # What the user gives. RecBole calls these three in this order, lowest precedence first.
+
+    def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
+        return PropertyLoader
+
+    def _load_config_files(self, file_list: Iterable[str | Path] | None) -> dict[str, Any]:
+        for file in file_list or ():
+            self.given.update(_read_config_file(Path(file)))
+        return {key: given.value for key, given in self.given.items()}
+
+    def _load_variable_config_dict(self, config_dict: Mapping[str, Any] | None) -> dict[str, Any]:
+        given = {
+            key: Given(_parse_literal(value), "config_dict", value if isinstance(value, str) else None)
+            for key, value in (config_dict or {}).items()
+        }
+        self.given.update(given)
+        return {key: g.value for key, g in given.items()}
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        given = parse_command_line(self._command_line)
+        self.given.update(given)
+        return {key: g.value for key, g in given.items()}
+
+    # What stands below it.
+
+    def _get_model_and_dataset(
+        self, model: str | type | None, dataset: str | None
+    ) -> tuple[str, type, str]:
+        for name, value in (("model", model), ("dataset", dataset)):
+            if value is None and name not in self.external_config_dict:
+                raise ConfigError(f"No {name} is named. Give --{name}=NAME.")
+        model = model or self.external_config_dict["model"]
+        model_class = find_model(model) if isinstance(model, str) else model
+        return model_class.__name__, model_class, str(dataset or self.external_config_dict["dataset"])
+
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        self.internal_config_dict: dict[str, Any] = {}
+        self.keys: dict[str, Key] = {}
+        self._add_properties(RECBOLE_PROPERTIES / "overall.yaml")
+        self._add_properties(RECBOLE_PROPERTIES / "dataset" / "sample.yaml")
+        self._add_properties(PROPERTIES / "overall.yaml")
+        self.data_root = Path(self._early("data_path"))
+        pair = self._read_pair(dataset)
+        self._add_properties(PROPERTIES / "eval_task" / f"{self._early('eval_task', pair)}.yaml")
+        ours = model in find_models()
+        if ours:
+            self._add_properties(PROPERTIES / "model" / f"{model}.yaml")
+        else:
+            self._add_properties(RECBOLE_PROPERTIES / "model" / f"{model}.yaml")
+            self._add_properties(PROPERTIES / "recbole_model.yaml")
+        self.internal_config_dict.update(pair)
+        self._add_preset(self._early("preset", pair), model, dataset, known=ours)
+        self.internal_config_dict["MODEL_TYPE"] = model_class.type
+        self._check_given(model)
+
+    def _add_properties(self, path: Path) -> None:
+        if path.exists():  # some of RecBole's models have no hyperparameters and no file
+            values, keys = read_properties(path)
+            self.internal_config_dict.update(values)
+            self.keys.update(keys)
+
+    def _early(self, name: str, pair: Mapping[str, Any] | None = None) -> Any:
+        """A value that decides which properties are read, checked before it is used."""
+        value = self.external_config_dict.get(name, (pair or {}).get(name))
+        if value is None:
+            value = self.internal_config_dict[name]
+        problem = self.keys[name].problem_with(value)
+        if problem:
+            origin = self.given[name].origin if name in self.given else "the pair's YAML"
+            raise ConfigError(f"{origin}: `{name}: {value}` {problem}. Correct it.")
+        return value
+
+    def _read_pair(self, dataset: str) -> dict[str, Any]:
+        """The pair's YAML: under data_path or packaged; both may be absent if the user gives the pair."""
+        own = self.data_root / dataset / f"{dataset}.yaml"
+        packaged = PROPERTIES / "dataset" / f"{dataset}.yaml"
+        path = own if own.exists() else packaged
+        given = _read_config_file(path) if path.exists() else {}
+        self._check_known(given)
+        pair = {key: g.value for key, g in given.items()}
+        for name in ("source_dataset", "target_dataset"):
+            if not self.external_config_dict.get(name, pair.get(name)):
+                known = sorted(p.stem for p in (PROPERTIES / "dataset").glob("*.yaml"))
+                raise ConfigError(
+                    f"`{dataset}` is no pair: `{name}` is not set. A pair is a YAML with"
+                    f" source_dataset and target_dataset; looked for {own}, and among the packaged"
+                    f" pairs {', '.join(known)}.{did_you_mean(dataset, known)} Or give one with"
+                    f" --config_files=FILE."
+                )
+        return pair
+
+    def _add_preset(self, preset: str, model: str, dataset: str, *, known: bool) -> None:
+        values, _ = read_properties(PROPERTIES / "preset" / f"{preset}.yaml")
+        if values and not known:
+            raise ConfigError(
+                f"`preset: {preset}` is for this package's models; {model} is RecBole's own and"
+                " knows none. Leave `preset` out."
+            )
+        per_dataset: dict[str, dict[str, Any]] = values.pop("per_dataset", {})  # type: ignore[assignment]
+        values.update(per_dataset.get(dataset, {}))
+        if not known:
+            return
+        model_keys = read_properties(PROPERTIES / "model" / f"{model}.yaml")[1]
+        self.internal_config_dict.update({k: v for k, v in values.items() if k in model_keys})
+
+    def _check_given(self, model: str) -> None:
+        self._check_known(self.given, model)
+        for name, given in self.given.items():
+            if name in self.keys:
+                self.external_config_dict[name] = _fit(self.keys[name], given)
+
+    def _check_known(self, given: Mapping[str, Given], model: str | None = None) -> None:
+        known = {*self.keys, *_INTERNAL_KEYS}
+        for name, g in given.items():
+            if name in known:
+                continue
+            hint = did_you_mean(name, known)
+            of_model = f" {model} has no such key." if model else ""
+            raise ConfigError(
+                f"{g.origin}: unknown key `{name}`.{hint or of_model + ' Leave it out.'}"
+            )
+
+    # What follows from the values.
+
+    def _set_default_parameters(self) -> None:
+        self._check_task()
+        super()._set_default_parameters()
+
+    def _check_task(self) -> None:
+        config = self.final_config_dict
+        task = config["eval_task"]
+        if "eval_args" in self.given:
+            raise ConfigError(
+                f"{self.given['eval_args'].origin}: `eval_args` is set by `eval_task: {task}`, and"
+                " the split by test_user_ratio, valid_user_ratio and split_seed. Leave it out."
+            )
+        if task == "rating" and config["train_neg_sample_args"] is not None:
+            raise ConfigError(
+                "`train_neg_sample_args` samples rows without a rating; with `eval_task: rating`"
+                " it must be null. Leave it out."
+            )
+        eval_tasks = getattr(self.model_class, "eval_tasks", ("rating", "ranking"))
+        if task not in eval_tasks:
+            raise ConfigError(
+                f"{self.model} does {' and '.join(eval_tasks)} only. Give --eval_task={eval_tasks[0]}."
+            )
+        low, high = _two_numbers(config["rating_range"])
+        if not low < high:
+            raise ConfigError(f"`rating_range: {config['rating_range']}` must be [lowest, highest].")
+        wanted = EvaluatorType.VALUE if task == "rating" else EvaluatorType.RANKING
+        metrics = config["metrics"]
+        metrics = [metrics] if isinstance(metrics, str) else metrics
+        for metric in [*metrics, config["valid_metric"].split("@")[0]]:
+            if metric.lower() not in metric_types:
+                raise ConfigError(f"There is no metric `{metric}`.{did_you_mean(metric, _METRICS)}")
+            if metric_types[metric.lower()] != wanted:
+                raise ConfigError(
+                    f"`{metric}` is no metric of `eval_task: {task}`. Choose others, or the other task."
+                )
+        self._check_valid_metric(metrics)
+
+    def _check_valid_metric(self, metrics: Sequence[str]) -> None:
+        config = self.final_config_dict
+        name, _, k = config["valid_metric"].partition("@")
+        topk = config["topk"] if isinstance(config["topk"], list) else [config["topk"]]
+        if name.lower() not in {m.lower() for m in metrics} or (k and int(k) not in topk):
+            raise ConfigError(
+                f"`valid_metric: {config['valid_metric']}` is not among the metrics {metrics}"
+                + (f" at topk {topk}." if k else ".")
+            )
+
+    def _init_device(self) -> None:
+        config = self.final_config_dict
+        if not config["use_gpu"]:
+            config["gpu_id"] = ""
+        gpus = [g for g in str(config["gpu_id"]).strip("()").replace(" ", "").split(",") if g]
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if "gpu_id" in self.given and any(not g.isdigit() or int(g) >= found for g in gpus):
+            raise ConfigError(
+                f"{self.given['gpu_id'].origin}: `gpu_id: {config['gpu_id']}`, but torch"
+                f" {torch.__version__} sees {found} CUDA device(s). Leave `gpu_id` out to run on"
+                " what there is, or give --use_gpu=False."
+            )
+        super()._init_device()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the model is one of this package's, not RecBole's own."""
+        return self.model in find_models()
+
+
+def find_model(name: str) -> type:
+    """A model class by name, ours or RecBole's.
+
+    Raises:
+        ConfigError: If there is none, with the nearest name.
+    """
+    ours = find_models()
+    if name in ours:
+        return ours[name]
+    try:
+        model_class: type = get_model(name)
+    except (ValueError, AttributeError) as error:
+        recboles = [p.stem for p in (RECBOLE_PROPERTIES / "model").glob("*.yaml")]
+        near = {n.lower(): n for n in [*recboles, *ours]}.get(name.lower())
+        hint = f" Did you mean `{near}`?" if near else did_you_mean(name, [*ours, *recboles])
+        raise ConfigError(
+            f"There is no model `{name}`, neither here nor in RecBole.{hint}"
+            f" The models here are {', '.join(sorted(ours))}."
+        ) from error
+    unfit = {
+        ModelType.SEQUENTIAL: "sequential",
+        ModelType.KNOWLEDGE: "knowledge-based",
+        ModelType.DECISIONTREE: "decision-tree",
+    }.get(model_class.type)
+    if unfit:
+        raise ConfigError(
+            f"{name} is one of RecBole's {unfit} models; a pair runs with its general and"
+            " context-aware ones. Choose one of those (README, 'RecBole's own models')."
+        )
+    return model_class
+
+
+def model_name_of(
+    model: str | type | None,
+    config_file_list: Sequence[str | Path] | None,
+    config_dict: Mapping[str, Any] | None,
+    command_line: Sequence[str],
+) -> str | None:
+    """The model that RecBole's Config would take: the argument, else the highest in precedence."""
+    if model is not None:
+        return model if isinstance(model, str) else model.__name__
+    named = [a.removeprefix("--model=") for a in command_line if a.startswith("--model=")]
+    named += [config_dict["model"]] if config_dict and "model" in config_dict else []
+    for file in reversed(config_file_list or ()):
+        given = _read_config_file(Path(file))
+        named += [given["model"].value] if "model" in given else []
+    return named[0] if named else None
+
+
+def parse_command_line(arguments: Iterable[str]) -> dict[str, Given]:
+    """Parse `--key=value` arguments.
+
+    Raises:
+        ConfigError: For an argument of another form, or a key given twice with two values.
+
+    >>> parse_command_line(["--topk=[5, 10]"])["topk"].value
+    [5, 10]
+    """
+    given: dict[str, Given] = {}
+    for argument in arguments:
+        name, equals, text = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not equals:
+            raise ConfigError(f"command line: `{argument}` is not of the form --key=value.")
+        if name in given and given[name].text != text:
+            raise ConfigError(f"command line: `--{name}` is given twice with different values.")
+        given[name] = Given(_parse_literal(text), "command line", text)
+    return given
+
+
+_METRICS = ["Recall", "MRR", "NDCG", "Hit", "MAP", "Precision", "GAUC", "AUC", "MAE", "RMSE", "LogLoss"]
+
+
+def _two_numbers(value: object) -> tuple[float, float]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ConfigError(f"`rating_range: {value}` must be [lowest, highest].")
+    return float(value[0]), float(value[1])
+
+
+def _read_config_file(path: Path) -> dict[str, Given]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=PropertyLoader)
+        values = yaml.load(text, Loader=PropertyLoader)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}. Check --config_files.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
+    if node is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must hold `key: value` lines.")
+    lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
+    return {
+        str(key): Given(value, f"{path.name}, line {lines.get(str(key), 1)}")
+        for key, value in values.items()
+    }
+
+
+def _parse_literal(value: Any) -> Any:
+    """Give a string the type that it is written in; RecBole would evaluate it as code.
+
+    >>> [_parse_literal(s) for s in ("1e-3", "True", "[1, 2]", "None", "movie_cd", "")]
+    [0.001, True, [1, 2], None, 'movie_cd', '']
+    """
+    if not isinstance(value, str):
+        return value
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+
+
+def _fit(key: Key, given: Given) -> Any:
+    """The given value, checked; where a string is wanted, the text as it was written."""
+    problem = key.problem_with(given.value)
+    if problem is None:
+        return given.value
+    text = given.text if given.text is not None else given.value
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        text = str(text)
+    if key.problem_with(text) is None:
+        return text
+    raise ConfigError(
+        f"{given.origin}: `{key.name}: {text}` {problem}: {key.meaning or 'see its property file'}"
+    )

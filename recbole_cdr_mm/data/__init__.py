@@ -1,0 +1,1 @@
+"""Pairs of domains: loading, the cold-start split, histories and features."""

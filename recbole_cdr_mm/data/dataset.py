@@ -1,0 +1,342 @@
+"""`PairDataset`: a pair of domains as one RecBole Dataset, split by cold-start users."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from recbole.data.dataset import Dataset
+from recbole.data.interaction import Interaction
+from recbole.utils import FeatureSource, FeatureType
+
+from dataset_tools.atomic import read_inter, read_items
+from dataset_tools.feature_store import item_texts
+from recbole_cdr_mm.data.features import DomainTexts, ItemFeatures, load_text_features
+from recbole_cdr_mm.data.history import Histories, build_histories
+from recbole_cdr_mm.data.pair import DomainName, Pair, Ratings, join_domains
+from recbole_cdr_mm.data.split import ColdStartSplit, split_cold_start
+from recbole_cdr_mm.errors import ConfigError, DataFormatError
+
+TEXT_FIELDS = ("title", "text")
+
+
+class PairDataset(Dataset):
+    """Both domains in RecBole's form: one `inter_feat`, one id space, three parts from `build`.
+
+    RecBole's own models run on it unchanged. Models of this package also use what they need of
+    `pair`, `split`, `histories` and `text_features`.
+
+    Attributes:
+        pair: Both domains in one id space; with `eval_task: ranking` only their positives.
+        split: The cold-start split of the target ratings, likewise.
+        description: The `data` block of a result: pair and split before the positives' filter.
+
+    Raises:
+        ConfigError: If the split leaves a part empty.
+        DataFormatError: If a file is missing or malformed.
+    """
+
+    pair: Pair
+    split: ColdStartSplit
+    description: dict[str, Any]
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        config = self.config
+        self._domains: dict[DomainName, str] = {
+            "source": config["source_dataset"],
+            "target": config["target_dataset"],
+        }
+        self._items = {domain: self._read_items(name) for domain, name in self._domains.items()}
+        frames = {domain: self._read_domain(name) for domain, name in self._domains.items()}
+        frames["source"] = self._link_users(frames["source"])
+        pair = join_domains(frames["source"], frames["target"])
+        split = split_cold_start(
+            pair,
+            test_user_ratio=config["test_user_ratio"],
+            valid_user_ratio=config["valid_user_ratio"],
+            split_seed=config["split_seed"],
+        )
+        self.description = self._describe(pair, split)
+        if config["eval_task"] == "ranking":
+            threshold = config["positive_threshold"]
+            pair, split = _positives(pair, threshold), split.at_least(threshold)
+        self.pair, self.split = pair, split
+        self._check_parts()
+        config["data_fingerprint"] = self._fingerprint()
+        self._set_fields()
+
+    def _data_processing(self) -> None:
+        """Ids, missing values and filters are dealt with per domain, before the domains are joined."""
+        self.feat_name_list = ["inter_feat"]
+
+    def build(self) -> list[PairDataset]:
+        """Training, validation and test part.
+
+        Training holds the target ratings that the split leaves and, with `train_domains: both`, all
+        source ratings.
+        """
+        train_domains = self.config["train_domains"] or "both"
+        train = [self.split.train, *([self.pair.source] if train_domains == "both" else [])]
+        parts = (train, [self.split.valid], [self.split.test])
+        return [self.copy(self._interaction(part)) for part in parts]
+
+    def histories(self, *, positive_only: bool = False, last: int | None = None) -> Histories:
+        """The source histories of all users.
+
+        Args:
+            positive_only: Keep only ratings of `positive_threshold` or more.
+            last: Keep only each user's last so many.
+        """
+        rows = self.pair.source
+        if positive_only:
+            rows = rows.at_least(self.config["positive_threshold"])
+        return build_histories(rows, self.pair.n_users, last=last)
+
+    def text_features(self) -> ItemFeatures:
+        """The text features of all items.
+
+        Raises:
+            DataFormatError: If a domain has no item texts, or a feature store is missing or does
+                not fit.
+        """
+        domains: dict[DomainName, DomainTexts] = {}
+        for domain, name in self._domains.items():
+            if not self._texts[domain]:
+                raise DataFormatError(
+                    f"{self._folder(name) / name}.item gives no item a title or text, so there are"
+                    " no text features. Add texts, or run with --item_features=id."
+                )
+            domains[domain] = DomainTexts(
+                name, self._items[domain], self._store_folder(name), self._text_command()
+            )
+        features = load_text_features(self.pair, domains)
+        self._log_missing_texts(features)
+        return features
+
+    # Files of a domain
+
+    def _folder(self, name: str) -> Path:
+        return Path(self.config.data_root) / name
+
+    def _store_folder(self, name: str) -> Path:
+        feature_path = self.config["feature_path"]
+        return Path(feature_path) / name if feature_path else self._folder(name)
+
+    def _text_command(self) -> str:
+        feature_path = self.config["feature_path"]
+        return (
+            f"python -m dataset_tools text --data_path={self.config.data_root}"
+            f" --dataset={self.dataset_name} --encoder=minilm"
+            + (f" --feature_path={feature_path}" if feature_path else "")
+        )
+
+    def _read_domain(self, name: str) -> pd.DataFrame:
+        path = self._folder(name) / f"{name}.inter"
+        if not path.exists():
+            raise DataFormatError(self._missing(name, path))
+        config = self.config
+        frame = read_inter(
+            path,
+            user_field=self.uid_field,
+            item_field=self.iid_field,
+            rating_field=config["RATING_FIELD"],
+            time_field=self.time_field,
+            rating_range=tuple(config["rating_range"]),
+            separator=config["field_separator"],
+            encoding=config["encoding"],
+        )
+        frame = self._filter(frame)
+        return frame.rename(
+            columns={
+                self.uid_field: "user",
+                self.iid_field: "item",
+                config["RATING_FIELD"]: "rating",
+                self.time_field: "time",
+            }
+        )
+
+    def _missing(self, name: str, path: Path) -> str:
+        if self.dataset_name == "demo":
+            command = (
+                f"python -m dataset_tools synthetic --dataset=demo --data_path={self.config.data_root}"
+            )
+        else:
+            command = (
+                f"python -m dataset_tools amazon --reviews=FILE --meta=FILE --dataset={name}"
+                f" --data_path={self.config.data_root}"
+            )
+        return (
+            f"The domain `{name}` of the pair `{self.dataset_name}` is missing: there is no {path}."
+            f" Give the folder that holds {name}/ with --data_path=DIR, or make it with: {command}"
+        )
+
+    def _read_items(self, name: str) -> pd.DataFrame | None:
+        path = self._folder(name) / f"{name}.item"
+        if not path.exists():
+            return None
+        return read_items(
+            path,
+            item_field=self.iid_field,
+            fields=TEXT_FIELDS,
+            separator=self.config["field_separator"],
+            encoding=self.config["encoding"],
+        )
+
+    def _filter(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """RecBole's own filters (duplicates, values, k-core), on one domain alone."""
+        self.inter_feat, self.user_feat, self.item_feat = frame, None, None
+        self.feat_name_list = ["inter_feat"]
+        for field in frame:
+            is_token = field in (self.uid_field, self.iid_field)
+            ftype = FeatureType.TOKEN if is_token else FeatureType.FLOAT
+            self.set_field_property(field, ftype, FeatureSource.INTERACTION, 1)
+        try:
+            self._data_filtering()
+        except ValueError as error:
+            raise ConfigError(f"The filters leave nothing of a domain: {error}") from error
+        return self.inter_feat
+
+    def _link_users(self, source: pd.DataFrame) -> pd.DataFrame:
+        """Rename source users by the `user_link` file; users that it does not name keep their token."""
+        path = self.config["user_link"]
+        if path is None:
+            return source
+        link = read_items(Path(path), item_field="source_user_id", fields=("target_user_id",))
+        if "target_user_id" not in link:
+            raise DataFormatError(
+                f"{path}, line 1: there is no column `target_user_id:token`. Add it."
+            )
+        renamed = source["user"].map(dict(link.itertuples(index=False)))
+        return source.assign(user=renamed.fillna(source["user"]))
+
+    # What RecBole's models see
+
+    def _set_fields(self) -> None:
+        config = self.config
+        for field, tokens in (
+            (self.uid_field, self.pair.user_tokens),
+            (self.iid_field, self.pair.item_tokens),
+        ):
+            self.field2id_token[field] = tokens
+        sources = {self.uid_field: FeatureSource.USER_ID, self.iid_field: FeatureSource.ITEM_ID}
+        self.field2type.clear()
+        for field, source in sources.items():
+            self.set_field_property(field, FeatureType.TOKEN, source, 1)
+        floats = [config["RATING_FIELD"]]
+        floats += [self.label_field] if config["eval_task"] == "rating" else []
+        floats += [self.time_field] if self.pair.has_timestamps else []
+        for field in floats:
+            self.set_field_property(field, FeatureType.FLOAT, FeatureSource.INTERACTION, 1)
+            self.field2bucketnum[field] = 2
+        tokens = {d: self.pair.item_tokens[self.pair.items(d)] for d in self._domains}
+        self.field2token_id[self.uid_field] = {t: i for i, t in enumerate(self.pair.user_tokens)}
+        # A token of both domains names the target's item here, for that is what is recommended.
+        ids = {t: 1 + i for i, t in enumerate(tokens["source"])}
+        ids.update({t: self.pair.items("target").start + i for i, t in enumerate(tokens["target"])})
+        self.field2token_id[self.iid_field] = {"[PAD]": 0, **ids}
+        self.user_feat = self.item_feat = None
+        self.inter_feat = self._interaction([self.pair.source, self.pair.target])
+
+    def _interaction(self, parts: list[Ratings]) -> Interaction:
+        """Rows in RecBole's form; the label is the rating, scaled to [0, 1] as its losses need."""
+        rating = np.concatenate([part.rating for part in parts])
+        columns = {
+            self.uid_field: np.concatenate([part.user for part in parts]),
+            self.iid_field: np.concatenate([part.item for part in parts]),
+            self.config["RATING_FIELD"]: rating,
+        }
+        if self.config["eval_task"] == "rating":
+            low, high = self.config["rating_range"]
+            columns[self.label_field] = (rating - low) / np.float32(high - low)
+        if self.pair.has_timestamps:
+            time = np.concatenate([part.time for part in parts])
+            columns[self.time_field] = time.astype(np.float32)
+        return Interaction({name: torch.from_numpy(array) for name, array in columns.items()})
+
+    # Reports
+
+    def _fingerprint(self) -> str:
+        """A hash of the rows in use and their split: what a checkpoint must agree with."""
+        digest = hashlib.sha256()
+        for part in (self.pair.source, self.split.train, self.split.valid, self.split.test):
+            for array in (part.user, part.item, part.rating):
+                digest.update(array.tobytes())
+        return digest.hexdigest()[:16]
+
+    def _describe(self, pair: Pair, split: ColdStartSplit) -> dict[str, Any]:
+        self._texts = {domain: self._tokens_with_text(domain) for domain in self._domains}
+        return {
+            **pair.statistics(),
+            "overlapped_users": pair.n_overlapped,
+            "test_users": len(split.test_users),
+            "test_ratings": len(split.test),
+            "valid_users": len(split.valid_users),
+            "valid_ratings": len(split.valid),
+            "unseen_test_items": split.unseen_test_items,
+            "items_with_text": {
+                domain: len(texts & set(pair.item_tokens[pair.items(domain)]))
+                for domain, texts in self._texts.items()
+            },
+        }
+
+    def _tokens_with_text(self, domain: DomainName) -> set[str]:
+        items = self._items[domain]
+        return set() if items is None else set(item_texts(items, TEXT_FIELDS))
+
+    def _check_parts(self) -> None:
+        for name in ("train", "test"):
+            if not len(getattr(self.split, name)):
+                raise DataFormatError(
+                    f"The {name} part has no target rating"
+                    + (
+                        f" of positive_threshold {self.config['positive_threshold']} or more."
+                        if self.config["eval_task"] == "ranking"
+                        else "."
+                    )
+                    + " Take other ratios, or a pair with more ratings."
+                )
+
+    def _log_missing_texts(self, features: ItemFeatures) -> None:
+        for domain, name in self._domains.items():
+            known = features.known[self.pair.items(domain)]
+            if not known.all():
+                self.logger.info(
+                    f"{name}: {np.sum(~known)} of {len(known)} items have no text; they share one"
+                    " learned 'no text' vector."
+                )
+
+    def __str__(self) -> str:
+        data = self.description
+        lines = [
+            f"Pair {self.dataset_name}: {self._domains['source']} -> {self._domains['target']}",
+            *(
+                f"  {domain}: {data[domain]['users']:,} users, {data[domain]['items']:,} items"
+                f" ({data['items_with_text'][domain]:,} with text), {data[domain]['ratings']:,} ratings"
+                for domain in self._domains
+            ),
+            f"  overlapped users: {data['overlapped_users']:,}; test users: {data['test_users']:,}"
+            f" ({data['test_ratings']:,} ratings, {data['unseen_test_items']:,} items unseen in"
+            f" training); validation users: {data['valid_users']:,} ({data['valid_ratings']:,} ratings)",
+        ]
+        if self.config["eval_task"] == "ranking":
+            lines.append(f"  positives only: {self.rows}")
+        return "\n".join(lines)
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Ratings that are used, after the positives' filter of ranking."""
+        return {
+            "source": len(self.pair.source),
+            "train": len(self.split.train),
+            "valid": len(self.split.valid),
+            "test": len(self.split.test),
+        }
+
+
+def _positives(pair: Pair, threshold: float) -> Pair:
+    values = {**vars(pair), "source": pair.source.at_least(threshold)}
+    return Pair(**{**values, "target": pair.target.at_least(threshold)})

@@ -1,0 +1,84 @@
+"""Training rows that stay on the device and are shuffled by seed and epoch alone."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor
+
+from recbole_cdr_mm.data.negatives import NegativeSampler
+
+
+class RowLoader:
+    """Batches of rows, in an order that depends on the seed, the name and the epoch only.
+
+    So a resumed run sees the same batches as one that was never stopped, without any state of a
+    random generator in the checkpoint.
+
+    Args:
+        columns: Tensors of one length (N,), by field name.
+        batch_size: Rows a batch; the last one may be smaller.
+        seed: The run's `seed`.
+        name: The stage, so that two stages do not share a stream.
+    """
+
+    def __init__(
+        self, columns: Mapping[str, Tensor], *, batch_size: int, seed: int, name: str
+    ) -> None:
+        self._columns = dict(columns)
+        self._batch_size = batch_size
+        self._stream = zlib.crc32(f"{seed}/{name}".encode())
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass."""
+        self.generator = torch.Generator().manual_seed(self._stream * 100_003 + epoch)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of one pass."""
+        return len(next(iter(self._columns.values())))
+
+    def __len__(self) -> int:
+        return -(-self.n_rows // self._batch_size)
+
+    def __iter__(self) -> Iterator[Interaction]:
+        device = next(iter(self._columns.values())).device
+        order = torch.randperm(self.n_rows, generator=self.generator).to(device)
+        for rows in order.split(self._batch_size):
+            yield Interaction({name: column[rows] for name, column in self._columns.items()})
+
+
+class PairwiseLoader:
+    """The batches of another loader, each row with a negative item for its user.
+
+    Args:
+        rows: The positives.
+        sampler: Draws the negatives, by the loader's own generator.
+        user_field: Field of the user.
+        negative_field: Field to put the negative item into.
+    """
+
+    def __init__(
+        self, rows: RowLoader, sampler: NegativeSampler, user_field: str, negative_field: str
+    ) -> None:
+        self._rows, self._sampler = rows, sampler
+        self._user_field, self._negative_field = user_field, negative_field
+        self.set_epoch = rows.set_epoch
+
+    @property
+    def n_rows(self) -> int:
+        """Positives of one pass."""
+        return self._rows.n_rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Interaction]:
+        for batch in self._rows:
+            negative = self._sampler.draw(batch[self._user_field], self._rows.generator)
+            batch[self._negative_field] = negative
+            yield batch

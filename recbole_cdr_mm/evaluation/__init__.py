@@ -1,0 +1,1 @@
+"""What is measured: predictions in stars, and rankings of target items."""

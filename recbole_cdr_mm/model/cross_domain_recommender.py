@@ -1,0 +1,206 @@
+"""The base class of all models here: a RecBole model that says what its stages are."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import GeneralRecommender
+from recbole.utils import InputType
+from torch import Tensor, nn
+
+from recbole_cdr_mm.data.dataset import PairDataset
+from recbole_cdr_mm.data.loader import PairwiseLoader, RowLoader
+from recbole_cdr_mm.data.negatives import NegativeSampler
+from recbole_cdr_mm.data.pair import Ratings
+from recbole_cdr_mm.errors import StageError
+from recbole_cdr_mm.layers.losses import bayesian_personalised_ranking, squared_error
+from recbole_cdr_mm.model.base_models import MF
+from recbole_cdr_mm.stage import EpochLoader, Stage, Training
+
+_SCORES_AT_ONCE = 1 << 20
+
+
+class CrossDomainRecommender(GeneralRecommender):
+    """A model of a pair of domains, trained in stages and asked about target items only.
+
+    Attributes:
+        eval_tasks: The tasks that the model can do.
+        final_stage: The last of its stages; from its first epoch on the model can predict.
+        stage: The stage that was begun last.
+        trained_stages: Names of the stages that are trained; part of every checkpoint.
+        is_warm: Users with target ratings in training, bool (U,). For them a model uses what it
+            learned of them in the target domain; all others are cold-start users.
+    """
+
+    input_type = InputType.POINTWISE
+    eval_tasks: ClassVar[tuple[str, ...]] = ("rating", "ranking")
+    final_stage: ClassVar[str]
+    is_warm: Tensor
+
+    def __init__(self, config: Any, dataset: PairDataset) -> None:
+        super().__init__(config, dataset)
+        self.config = config
+        self.RATING = config["RATING_FIELD"]
+        self.first_target_item = dataset.pair.items("target").start
+        self.stage: str | None = None
+        self.trained_stages: list[str] = []
+        self.other_parameter_name = ["trained_stages"]
+        is_warm = torch.zeros(self.n_users, dtype=torch.bool)
+        is_warm[torch.from_numpy(dataset.split.train.user)] = True
+        self.register_buffer("is_warm", is_warm, persistent=False)
+        self.generator = torch.Generator().manual_seed(config["seed"])
+
+    @abstractmethod
+    def stages(self, dataset: PairDataset, validate: Callable[[], float] | None) -> list[Stage]:
+        """Say how this model is trained.
+
+        Args:
+            dataset: The pair; ratings of test and validation users are not in its training part.
+            validate: Measures the model on the validation users; None where there are none.
+
+        Returns:
+            The stages, in order.
+        """
+
+    @abstractmethod
+    def rate(self, user: Tensor, item: Tensor) -> Tensor:
+        """Score target items for users.
+
+        Args:
+            user: User ids, int64 (B,).
+            item: Ids of target items, int64 (B,).
+
+        Returns:
+            Scores, float32 (B,): ratings in stars where the model was trained on ratings.
+        """
+
+    def predict(self, interaction: Interaction) -> Tensor:
+        """Score pairs of user and target item.
+
+        Args:
+            interaction: A batch with `user_id` and `item_id`, int64 (B,).
+
+        Returns:
+            Scores, float32 (B,), not clipped.
+
+        Raises:
+            StageError: If the model is not trained.
+        """
+        self._require_trained()
+        return self.rate(interaction[self.USER_ID], interaction[self.ITEM_ID])
+
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+        """Score all items for users.
+
+        Args:
+            interaction: A batch with `user_id`, int64 (B,).
+
+        Returns:
+            Scores, float32 (B * I,), in RecBole's flat form; -inf for source items and padding.
+
+        Raises:
+            StageError: If the model is not trained.
+        """
+        self._require_trained()
+        user = interaction[self.USER_ID]
+        items = torch.arange(self.first_target_item, self.n_items, device=user.device)
+        scores = torch.full((len(user), self.n_items), -torch.inf, device=user.device)  # (B, I)
+        for rows in torch.arange(len(user)).split(max(1, _SCORES_AT_ONCE // len(items))):
+            rated = self.rate(user[rows].repeat_interleave(len(items)), items.repeat(len(rows)))
+            scores[rows, self.first_target_item :] = rated.view(len(rows), -1)
+        return scores.view(-1)
+
+    def _require_trained(self) -> None:
+        if self.final_stage not in (*self.trained_stages, self.stage):
+            raise StageError(
+                f"{type(self).__name__}.predict: stage `{self.final_stage}` is not trained. Train"
+                " it, or resume a checkpoint that holds it."
+            )
+
+    # What models build their stages from
+
+    def pretraining(
+        self,
+        name: str,
+        base: MF,
+        rows: Ratings,
+        items: slice,
+        validate: Callable[[], float] | None = None,
+    ) -> Stage:
+        """Train a base model on a domain's rows.
+
+        Args:
+            name: The stage.
+            base: The domain's base model.
+            rows: The domain's training rows.
+            items: The ids of the domain's items.
+            validate: Measures on validation users; None where the last epoch counts.
+        """
+        reg_weight = self.config["reg_weight"]
+
+        def loss(batch: Interaction) -> Tensor:
+            norm = base.squared_norm(batch[self.USER_ID], batch[self.ITEM_ID])
+            return self.loss_of_scores(base, batch) + reg_weight * norm
+
+        training = Training(
+            trains=base.trained,
+            loss=loss,
+            optimiser=self.adam,
+            loader=self.loader(name, rows, items),
+            max_epochs=self.setting(name, "epochs"),
+        )
+        return Stage(name, training=training, validate=validate)
+
+    def loss_of_scores(
+        self, score: Callable[[Tensor, Tensor], Tensor], batch: Interaction
+    ) -> Tensor:
+        """The loss of a batch: BPR where it has negatives, else squared error of ratings."""
+        user, item = batch[self.USER_ID], batch[self.ITEM_ID]
+        if self.NEG_ITEM_ID not in batch:
+            return squared_error(score(user, item), batch[self.RATING])
+        both = score(user.repeat(2), torch.cat([item, batch[self.NEG_ITEM_ID]]))  # (2 B,)
+        return bayesian_personalised_ranking(*both.chunk(2))
+
+    def loader(self, name: str, rows: Ratings, items: slice) -> EpochLoader:
+        """Batches of a stage's rows, with negatives where the loss needs them."""
+        loader = self.row_loader(name, self.columns(rows))
+        if self.loss_type == "MSE":
+            return loader
+        sampler = NegativeSampler(rows, items.start, items.stop, self.device)
+        return PairwiseLoader(loader, sampler, self.USER_ID, self.NEG_ITEM_ID)
+
+    def row_loader(self, name: str, columns: Mapping[str, Tensor]) -> RowLoader:
+        """Batches of columns, on the model's device."""
+        return RowLoader(
+            {field: column.to(self.device) for field, column in columns.items()},
+            batch_size=self.setting(name, "batch_size"),
+            seed=self.config["seed"],
+            name=name,
+        )
+
+    @property
+    def loss_type(self) -> str:
+        """`loss_type`, or what fits the task where it is not set."""
+        task_loss = {"rating": "MSE", "ranking": "BPR"}[self.config["eval_task"]]
+        return self.config["loss_type"] or task_loss
+
+    def setting(self, stage: str, key: str) -> Any:
+        """A stage's own `<stage>_<key>` where it is set, else the key for all stages."""
+        own = self.config[f"{stage}_{key}"]
+        return self.config[{"batch_size": "train_batch_size"}.get(key, key)] if own is None else own
+
+    def adam(self, parameters: tuple[nn.Parameter, ...]) -> torch.optim.Optimizer:
+        """Adam at the config's learning rate."""
+        return torch.optim.Adam(parameters, lr=self.config["learning_rate"])
+
+    def columns(self, ratings: Ratings) -> dict[str, Tensor]:
+        """Ratings as columns under RecBole's field names."""
+        return {
+            self.USER_ID: torch.from_numpy(ratings.user),
+            self.ITEM_ID: torch.from_numpy(ratings.item),
+            self.RATING: torch.from_numpy(ratings.rating),
+        }

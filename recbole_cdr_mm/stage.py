@@ -1,0 +1,66 @@
+"""The Stage object: one step of training. A model says what its stages are; the trainer runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from recbole.data.interaction import Interaction
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class EpochLoader(Protocol):
+    """Batches of one stage; `set_epoch` makes the order a function of the epoch alone."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass."""
+
+    def __iter__(self) -> Iterator[Interaction]: ...
+
+    def __len__(self) -> int: ...
+
+    @property
+    def n_rows(self) -> int:
+        """Training examples of one pass."""
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What a stage trains by gradient descent, and how.
+
+    Attributes:
+        trains: All parameters that may move; the rest of the model gets no gradient.
+        loss: A method of the model: a batch to a scalar.
+        optimiser: Builds the optimiser over `trains` and nothing else.
+        loader: The stage's batches.
+        max_epochs: Limit of epochs.
+    """
+
+    trains: tuple[nn.Parameter, ...]
+    loss: Callable[[Interaction], Tensor]
+    optimiser: Callable[[tuple[nn.Parameter, ...]], Optimizer]
+    loader: EpochLoader
+    max_epochs: int
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One step of training a model.
+
+    Attributes:
+        name: For logs, errors and `requires`.
+        prepare: Runs once when the stage starts: whatever is computed in closed form. It must give
+            the same result each time, for a resumed run repeats it.
+        training: What is trained by gradient descent; None where `prepare` does it all.
+        validate: Gives the metric on validation users after each epoch, and before the first one.
+            Its best epoch counts. None: the last epoch counts.
+        requires: Stages that must have been trained before, else StageError.
+    """
+
+    name: str
+    prepare: Callable[[], None] | None = None
+    training: Training | None = None
+    validate: Callable[[], float] | None = None
+    requires: tuple[str, ...] = ()

@@ -1,0 +1,78 @@
+"""Evaluation on cold-start users, for our trainer and for all of RecBole's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from recbole.trainer import Trainer
+from recbole.utils import EvaluatorType
+from torch import Tensor
+
+from recbole_cdr_mm.evaluation.ranking import break_ties, target_items_only
+from recbole_cdr_mm.evaluation.rating import RatingScale
+from recbole_cdr_mm.trainer.resume import checkpoint_path
+
+
+class ColdStartEvaluation(Trainer):
+    """Mixed in before one of RecBole's trainers: measures target items and ratings in stars.
+
+    Attributes:
+        predictions: Columns user, item, rating, prediction of the last evaluation of ratings.
+    """
+
+    def __init__(self, config: Any, model: Any) -> None:
+        super().__init__(config, model)
+        low, high = config["rating_range"]
+        self._scale = RatingScale(
+            low, high, scores_are_labels=not config.is_ours, clip=config["clip_predictions"]
+        )
+        self.saved_model_file = str(checkpoint_path(config))
+        self._batches: list[tuple[Tensor, ...]] = []
+
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: str | None = None,
+        show_progress: bool = False,
+    ) -> dict[str, float] | None:
+        """Measure the model as RecBole does, on cold-start users."""
+        self._batches = []
+        self._ties = torch.Generator().manual_seed(self.config["seed"])
+        if eval_data:
+            self._first_target_item = eval_data._dataset.pair.items("target").start
+        result: dict[str, float] | None = super().evaluate(
+            eval_data, load_best_model, model_file, show_progress
+        )
+        return result
+
+    @property
+    def predictions(self) -> dict[str, np.ndarray]:
+        """Internal ids, ratings and predictions of the rows evaluated last, (N,) each."""
+        names = ("user", "item", "rating", "prediction")
+        columns = zip(*self._batches, strict=True)
+        return {
+            name: torch.cat(parts).cpu().numpy() for name, parts in zip(names, columns, strict=True)
+        }
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Tensor, Tensor]:
+        interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
+        scores = target_items_only(scores, self._first_target_item)
+        return interaction, break_ties(scores, self._ties), positive_u, positive_i
+
+    def _neg_sample_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Any, Any]:
+        interaction, scores, positive_u, positive_i = super()._neg_sample_batch_eval(batched_data)
+        if self.config["eval_type"] == EvaluatorType.VALUE:
+            scores = self._scale.ratings(scores)
+            interaction = self._in_stars(interaction)
+            rows = [interaction[self.config[f]] for f in ("USER_ID_FIELD", "ITEM_ID_FIELD")]
+            self._batches.append((*rows, interaction[self.config["RATING_FIELD"]], scores))
+        return interaction, scores, positive_u, positive_i
+
+    def _in_stars(self, interaction: Interaction) -> Interaction:
+        """The batch with its rating as the label that RecBole's evaluator compares with."""
+        rating = interaction[self.config["RATING_FIELD"]]
+        return Interaction({**interaction.interaction, self.config["LABEL_FIELD"]: rating})

@@ -1,0 +1,265 @@
+"""The trainer of this package's models: runs their stages one after another."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from recbole.utils import early_stopping, set_color
+from torch import Tensor, nn
+
+from recbole_cdr_mm.checkpoint import plain_config, save_checkpoint
+from recbole_cdr_mm.errors import StageError
+from recbole_cdr_mm.stage import Stage, Training
+from recbole_cdr_mm.trainer.cold_start_evaluation import ColdStartEvaluation
+from recbole_cdr_mm.trainer.report import StageReport
+from recbole_cdr_mm.trainer.resume import open_resumed
+
+
+@dataclass
+class Progress:
+    """How far a run is: all of it that a checkpoint needs beside the model's and optimiser's state.
+
+    Attributes:
+        reports: Of the stages begun, in order; the last one may be under way.
+        stale: Validations since the best one, for early stopping.
+        finished: Stages that are over.
+        best: The trained parameters of the best epoch of the stage under way, by name.
+    """
+
+    reports: list[StageReport] = field(default_factory=list)
+    stale: int = 0
+    finished: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+
+class StagedTrainer(ColdStartEvaluation):
+    """RecBole's Trainer, run once for each stage of a model.
+
+    Progress bars, losses, gradient clipping, mixed precision, TensorBoard, early stopping and
+    evaluation are RecBole's. It knows no model: what a stage trains, on what and for how long is in
+    the Stage object.
+    """
+
+    def __init__(self, config: Any, model: Any) -> None:
+        super().__init__(config, model)
+        self.progress = Progress()
+
+    @property
+    def reports(self) -> list[StageReport]:
+        """What each stage did."""
+        return self.progress.reports
+
+    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer | None:
+        """RecBole's `learner`, over a stage's own parameters; without them there is none yet."""
+        return super()._build_optimizer(**kwargs) if kwargs else None
+
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable[[int, float], None] | None = None,
+    ) -> tuple[float, dict[str, float] | None]:
+        """Run all stages.
+
+        Args:
+            train_data: RecBole's loader of the training part; its data set is handed to the model.
+            valid_data: Loader of the validation users' rows; without them each last epoch counts.
+            verbose: Whether to log each epoch.
+            saved: Whether to keep a checkpoint after each epoch.
+            show_progress: Whether to show progress bars.
+            callback_fn: Called with epoch and validation metric after each validation.
+
+        Returns:
+            The validation metric and all validation results of the trained model; (-1, None)
+            without validation users.
+
+        Raises:
+            StageError: If a stage needs another one that is not trained.
+            ConfigError: If `resume` names a checkpoint that does not fit.
+        """
+        self._verbose, self._saved, self._show_progress = verbose, saved, show_progress
+        self._callback = callback_fn
+        self.eval_collector.data_collect(train_data)
+
+        def validate() -> float:
+            score, _ = self._valid_epoch(valid_data, show_progress)
+            return float(score)
+
+        stages = self.model.stages(train_data._dataset, validate if valid_data else None)
+        resumed = open_resumed(self.config, Path(self.saved_model_file), self.logger)
+        if resumed is not None:
+            self._restore(resumed)
+        for number, stage in enumerate(stages):
+            if number >= self.progress.finished:
+                self._run(stage, resumed)
+                resumed = None
+        self.best_valid_score, self.best_valid_result = -1.0, None
+        if valid_data:
+            score, self.best_valid_result = self._valid_epoch(valid_data, show_progress)
+            self.best_valid_score = score
+        self._add_hparam_to_tensorboard(self.best_valid_score)
+        return self.best_valid_score, self.best_valid_result
+
+    # One stage
+
+    def _run(self, stage: Stage, resumed: dict[str, Any] | None) -> None:
+        self._check_requirements(stage)
+        if len(self.progress.reports) == self.progress.finished:
+            self.progress.reports.append(StageReport(stage.name))
+        report = self.progress.reports[-1]
+        if self._verbose:
+            self.logger.info(set_color(f"stage {stage.name}", "pink"))
+        start = perf_counter()
+        if stage.prepare is not None:
+            stage.prepare()
+        report.seconds += perf_counter() - start
+        self.model.stage = stage.name
+        if stage.training is None:
+            report.valid_metric = stage.validate() if stage.validate else None
+        else:
+            self._descend(stage, stage.training, report, resumed)
+        self.model.trained_stages.append(stage.name)
+        self.progress.finished += 1
+        self.progress.best, self.optimizer = {}, None
+        self._checkpoint()
+
+    def _check_requirements(self, stage: Stage) -> None:
+        missing = [name for name in stage.requires if name not in self.model.trained_stages]
+        if missing:
+            raise StageError(
+                f"{self.config['model']}, stage `{stage.name}`: stage"
+                f" {' and '.join(f'`{name}`' for name in missing)} is not trained. Put it before"
+                " this one in `stages`, or resume a checkpoint that holds it."
+            )
+
+    def _descend(
+        self, stage: Stage, training: Training, report: StageReport, resumed: dict[str, Any] | None
+    ) -> None:
+        self.optimizer = self._build_optimizer(params=list(training.trains))
+        if resumed is not None and resumed["optimizer"] is not None:
+            self.optimizer.load_state_dict(resumed["optimizer"])
+        elif stage.validate:
+            report.valid_metric = stage.validate()
+            self._keep_best(training)
+        with self._only_training(training.trains):
+            while report.epochs < training.max_epochs and not self._is_stale():
+                self._train_one_epoch(stage, training, report)
+                self._checkpoint()
+        self._return_to_best(training)
+
+    def _train_one_epoch(self, stage: Stage, training: Training, report: StageReport) -> None:
+        epoch = report.epochs
+        training.loader.set_epoch(epoch)
+        start = perf_counter()
+        loss = self._train_epoch(
+            training.loader, f"{stage.name} {epoch}", training.loss, self._show_progress
+        )
+        end = perf_counter()
+        report.seconds += end - start
+        report.epochs += 1
+        report.examples += training.loader.n_rows
+        loss /= len(training.loader)
+        self._add_train_loss_to_tensorboard(epoch, loss, tag=f"Loss/Train/{stage.name}")
+        self.wandblogger.log_metrics({"epoch": epoch, f"{stage.name}_loss": loss}, head="train")
+        if self._verbose:
+            output = self._generate_train_loss_output(epoch, start, end, loss)
+            self.logger.info(f"{set_color(f'stage {stage.name}', 'pink')} {output}")
+        if stage.validate is None:
+            report.best_epoch = report.epochs
+        elif report.epochs % max(self.eval_step, 1) == 0:
+            self._validate_epoch(stage, training, report, epoch)
+
+    def _validate_epoch(
+        self, stage: Stage, training: Training, report: StageReport, epoch: int
+    ) -> None:
+        assert stage.validate is not None
+        score = stage.validate()
+        self.tensorboard.add_scalar(f"Valid_score/{stage.name}", score, epoch)
+        report.valid_metric, self.progress.stale, _, is_best = early_stopping(
+            score,
+            report.valid_metric,
+            self.progress.stale,
+            max_step=self.stopping_step,
+            bigger=self.valid_metric_bigger,
+        )
+        if is_best:
+            report.best_epoch = report.epochs
+            self._keep_best(training)
+        if self._verbose:
+            self.logger.info(
+                f"{set_color(f'stage {stage.name}', 'pink')}"
+                f" {set_color(f'epoch {epoch} evaluating', 'green')}"
+                f" [{set_color('valid_score', 'blue')}: {score:f}{', best so far' * is_best}]"
+            )
+        if self._callback:
+            self._callback(epoch, score)
+
+    def _is_stale(self) -> bool:
+        return self.progress.stale > self.stopping_step
+
+    def _keep_best(self, training: Training) -> None:
+        self.progress.best = {
+            name: parameter.detach().clone() for name, parameter in self._named(training.trains)
+        }
+
+    def _return_to_best(self, training: Training) -> None:
+        with torch.no_grad():
+            for name, parameter in self._named(training.trains):
+                if name in self.progress.best:
+                    parameter.copy_(self.progress.best[name])
+        self.progress.stale = 0
+        self.model.train()  # what was cached for evaluation belongs to the last epoch
+
+    def _named(self, parameters: tuple[nn.Parameter, ...]) -> Iterator[tuple[str, nn.Parameter]]:
+        chosen = {id(parameter) for parameter in parameters}
+        return ((n, p) for n, p in self.model.named_parameters() if id(p) in chosen)
+
+    @contextmanager
+    def _only_training(self, parameters: tuple[nn.Parameter, ...]) -> Iterator[None]:
+        """Let gradients reach these parameters and no others."""
+        chosen = {id(parameter) for parameter in parameters}
+        wanted = {p: p.requires_grad for p in self.model.parameters()}
+        try:
+            for parameter in wanted:
+                parameter.requires_grad_(id(parameter) in chosen)
+            yield
+        finally:
+            for parameter, requires_grad in wanted.items():
+                parameter.requires_grad_(requires_grad)
+
+    # Checkpoints
+
+    def _checkpoint(self) -> None:
+        if self._saved:
+            self._save_checkpoint(self.progress.reports[-1].epochs - 1, verbose=False)
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        """Keep the model, the optimiser and the progress, all of them tensors and plain values."""
+        state = {
+            "config": plain_config(self.config.final_config_dict),
+            "epoch": epoch,
+            "state_dict": self.model.state_dict(),
+            "other_parameter": self.model.other_parameter(),
+            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+            "progress": asdict(self.progress),
+        }
+        save_checkpoint(kwargs.get("saved_model_file", self.saved_model_file), state)
+        if verbose:
+            self.logger.info(set_color("Saving current", "blue") + f": {self.saved_model_file}")
+
+    def _restore(self, checkpoint: dict[str, Any]) -> None:
+        self.model.load_state_dict(checkpoint["state_dict"])
+        self.model.load_other_parameter(checkpoint["other_parameter"])
+        progress = copy.deepcopy(checkpoint["progress"])
+        reports = [StageReport(**report) for report in progress.pop("reports")]
+        self.progress = Progress(reports=reports, **progress)
