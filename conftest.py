@@ -24,6 +24,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("--network"):
         os.environ["HF_HUB_OFFLINE"] = "1"
 
+    # As every entry point does: some modules that are collected for their doctests need it.
+    from recbole_cdr_mm import compat
+
+    compat.apply()
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
@@ -43,15 +48,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """RecBole as an entry point sets it up; one thread, so that sums come out the same everywhere.
-
-    This starts after collection, so each module has been imported with nothing patched.
-    """
+    """One thread, so that sums come out the same everywhere; no file written to the checkout."""
     import torch
 
-    from recbole_cdr_mm import compat
-
-    compat.apply()
     torch.set_num_threads(1)
     with contextlib.chdir(tmp_path_factory.mktemp("session")):
         yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,7 +184,9 @@ def write_inter(path: Path, frame: pd.DataFrame) -> None:
         else:
             values = frame[field].astype(np.float64)
             if not np.isfinite(values).all():
-                raise DataFormatError(f"{path.name}: field `{field}` has values that are no number.")
+                raise DataFormatError(
+                    f"{path.name}: field `{field}` has values that are no number."
+                )
             columns[field] = values.map({value: _number(value) for value in values.unique()})
     _write(path, columns, INTER_TYPES)
 
@@ -251,7 +253,7 @@ class _Table:
 def _read(
     path: Path,
     required: dict[str, str],
-    optional: dict[str, tuple[str, ...]],
+    optional: Mapping[str, tuple[str, ...]],
     separator: str,
     encoding: str,
 ) -> _Table:
@@ -259,7 +261,10 @@ def _read(
     try:
         with path.open(encoding=encoding) as file:
             types = _header(path.name, file.readline().rstrip("\n"), separator)
-            asked = {field: (kind,) for field, kind in required.items()} | optional
+            asked: Mapping[str, tuple[str, ...]] = {
+                **{field: (kind,) for field, kind in required.items()},
+                **optional,
+            }
             _check_fields(path.name, types, required, asked)
             blank_lines = _check_rows(path.name, file, len(types), separator)
     except FileNotFoundError as error:
@@ -313,7 +318,7 @@ def _check_fields(
     name: str,
     types: dict[str, str],
     required: dict[str, str],
-    asked: dict[str, tuple[str, ...]],
+    asked: Mapping[str, tuple[str, ...]],
 ) -> None:
     """Refuse a header that lacks a required field or gives an asked one a type it cannot have."""
     for field in required:
@@ -351,14 +356,15 @@ def _check_rows(name: str, lines: Iterator[str], width: int, separator: str) -> 
 
 def _undecodable_line(path: Path, encoding: str) -> int:
     """Number of the first line that is not written in the encoding."""
-    number = 1
+    line = 1
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for data in file:
             try:
-                line.decode(encoding)
+                data.decode(encoding)
             except UnicodeDecodeError:
                 break
-    return number
+            line += 1
+    return line
 
 
 def _float(cell: str) -> float:

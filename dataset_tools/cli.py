@@ -1,23 +1,24 @@
-"""The command line: `python -m dataset_tools COMMAND --key=value ...`."""
+"""Make the data that recbole-cdr-mm runs on. Give options as --key=value.
+
+amazon     raw files of Amazon's 2014 release to a domain
+synthetic  a made-up pair of domains
+text       item texts to text features
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dataset_tools.text import POOLINGS, TEXT_FIELDS, encode_dataset
+from dataset_tools import amazon, synthetic, text
+from dataset_tools.feature_store import DTYPES
 from recbole_cdr_mm.errors import EXIT_CODE, ConfigError, UserError, did_you_mean
 
-TEXT_HELP = """\
-Encode the item texts of a domain, or of both domains of a pair, and store them beside the domain.
-
-example:
-  python -m dataset_tools text --data_path=dataset --dataset=movie_cd --encoder=minilm
-"""
+PROGRAM = "python -m dataset_tools"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,13 +36,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are `ConfigError`s."""
+    """A parser whose complaints are `ConfigError`s, and whose defaults are those of functions."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
             allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            argument_default=argparse.SUPPRESS,  # the defaults are those of the functions
             **options,
         )
 
@@ -49,37 +50,113 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}. See `{self.prog} --help`.")
 
 
+@dataclass(frozen=True)
+class _Command:
+    """A command: what it says of itself, its options and what it does with them."""
+
+    help: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[..., None]
+
+
 def _parse(argv: list[str]) -> argparse.Namespace:
     """Read the arguments."""
-    parser = _Parser(prog="python -m dataset_tools", description=__doc__)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    options = {
-        name: _add_command(commands, name, *command) for name, command in COMMANDS.items()
-    }
-    if argv and argv[0] in options:  # before argparse, which would name a missing option first
-        for argument in argv[1:]:
-            option = argument.partition("=")[0]
-            if option.startswith("--") and option not in options[argv[0]]:
-                raise ConfigError(
-                    f"unknown option `{option}`.{did_you_mean(option, options[argv[0]])}"
-                    f" See `{parser.prog} {argv[0]} --help`."
-                )
+    parser = _Parser(prog=PROGRAM, description=__doc__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        options = commands.add_parser(name, description=command.help)
+        options.add_argument("--data_path", type=Path, required=True, help="folder of the domains")
+        command.add_options(options)
+        options.set_defaults(run=command.run)
+        if argv[:1] == [name]:
+            _check_options(argv[1:], options)
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        raise ConfigError(
+            f"unknown command `{argv[0]}`; there are {', '.join(COMMANDS)}."
+            f"{did_you_mean(argv[0], COMMANDS)}"
+        )
     return parser.parse_args(argv)
 
 
-def _add_command(
-    commands: Any, name: str, text: str, add: Callable[..., None], run: Callable[..., None]
-) -> list[str]:
-    """Add a command to the parser and return the names of its options."""
-    parser = commands.add_parser(name, help=text.partition(".")[0], description=text)
-    parser.set_defaults(run=run)
-    parser.add_argument("--data_path", type=Path, required=True, help="the folder of the domains")
-    add(parser)
-    return list(parser._option_string_actions)
+def _check_options(arguments: list[str], parser: argparse.ArgumentParser) -> None:
+    """Refuse a misspelt option; argparse would name the one that is missing instead."""
+    known = sorted(option for action in parser._actions for option in action.option_strings)
+    for option in (argument.partition("=")[0] for argument in arguments):
+        if option.startswith("-") and option not in known:
+            raise ConfigError(
+                f"unknown option `{option}`.{did_you_mean(option, known)} "
+                f"See `{parser.prog} --help`."
+            )
+
+
+def _name(value: str) -> str:
+    """Refuse a name that is more than the name of a folder."""
+    if value in ("", ".", "..") or Path(value).name != value:
+        raise ConfigError(
+            f"dataset `{value}` must be a plain name; give its folder as --data_path."
+        )
+    return value
+
+
+def _add_amazon(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reviews", type=Path, required=True, help="the file of the ratings")
+    parser.add_argument("--meta", type=Path, help="the file of the products; none: no item texts")
+    parser.add_argument("--dataset", type=_name, required=True, help="the domain to be")
+
+
+def _run_amazon(**options: Any) -> None:
+    converted = amazon.convert(**options)
+    _print_table(
+        [
+            ("domain", "users", "items", "ratings", "repeated", "with text", "written to"),
+            (
+                options["dataset"],
+                f"{converted.users:,}",
+                f"{converted.items:,}",
+                f"{converted.ratings:,}",
+                f"{converted.repeated:,}",
+                f"{converted.with_text:,}",
+                str(options["data_path"] / options["dataset"]),
+            ),
+        ]
+    )
+
+
+def _add_synthetic(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset", type=_name, required=True, help="the pair; domains get _movie and _cd added"
+    )
+    parser.add_argument("--users", type=int, help="users in all; default: 2400")
+    parser.add_argument("--items", type=int, help="items of each domain; default: 800")
+    parser.add_argument("--overlap", type=float, help="share of users in both; default: 0.625")
+    parser.add_argument("--ratings_per_user", type=int, help="in each domain; default: 14")
+    parser.add_argument(
+        "--structure", help=f"what is planted: {', '.join(synthetic.WORLDS)}; default: demo"
+    )
+    parser.add_argument("--seed", type=int, help="default: 0")
+
+
+def _run_synthetic(**options: Any) -> None:
+    pair = synthetic.make_dataset(**options)
+    rows = [("domain", "users", "items", "ratings", "written to")]
+    for name, inter, items in zip(
+        synthetic.domain_names(options["dataset"]),
+        (pair.source_inter, pair.target_inter),
+        (pair.source_items, pair.target_items),
+        strict=True,
+    ):
+        users = inter["user_id"].nunique()
+        folder = options["data_path"] / name
+        rows.append((name, f"{users:,}", f"{len(items):,}", f"{len(inter):,}", str(folder)))
+    _print_table(rows)
+    print(
+        f"{pair.n_overlapped:,} overlapped users; noise alone gives a target RMSE of "
+        f"{pair.noise_floor:.4f}"
+    )
 
 
 def _add_text(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", required=True, help="a domain or a pair")
+    parser.add_argument("--dataset", type=_name, required=True, help="a domain or a pair")
     parser.add_argument(
         "--encoder",
         required=True,
@@ -88,43 +165,70 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--feature_path", type=Path, help="write to FEATURE_PATH/<domain>/ instead")
     parser.add_argument(
         "--pooling",
-        help=f"{', '.join(POOLINGS)}: how tokens become one row; default: sum, over the text's own",
+        help=f"{', '.join(text.POOLINGS)} of the states of a text's tokens; default: sum",
     )
     parser.add_argument(
         "--fields",
         type=lambda value: value.split(","),
-        help=f"columns of the .item file; default: {','.join(TEXT_FIELDS)}",
+        help=f"columns of the .item files; default: {','.join(text.TEXT_FIELDS)}",
     )
     parser.add_argument("--batch_size", type=int, help="texts a step; default: 32")
     parser.add_argument(
         "--max_length", type=int, help="tokens read of a text; default: the encoder's own limit"
     )
-    parser.add_argument("--dtype", help="float16 or float32 (default) in the store")
-    parser.add_argument(
-        "--device", choices=["cpu", "cuda"], help="default: cuda where there is one"
-    )
+    parser.add_argument("--dtype", help=f"{' or '.join(DTYPES)} in the store; default: float32")
+    parser.add_argument("--device", help="cpu or cuda; default: cuda where there is one")
 
 
 def _run_text(**options: Any) -> None:
-    started = time.perf_counter()
-    summaries = encode_dataset(**options)
-    rows = [("domain", "items", "with text", "truncated", "size", "written to")]
-    rows += [
-        (s.name, f"{s.items:,}", f"{s.with_text:,}", f"{s.truncated:,}", str(s.dim), str(s.folder))
-        for s in summaries
+    rows: list[tuple[str, ...]] = [
+        ("domain", "items", "with text", "truncated", "size", "written to")
     ]
+    for domain in text.encode_dataset(**options):
+        counts = (domain.items, domain.with_text, domain.truncated, domain.dim)
+        rows.append((domain.name, *(f"{count:,}" for count in counts), str(domain.folder)))
     _print_table(rows)
-    print(f"{time.perf_counter() - started:.1f} s")
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows, the first of them a header: first and last column left, numbers right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *middle, last in rows:
-        cells = [cell.rjust(width) for cell, width in zip(middle, widths[1:-1], strict=True)]
+    for first, *numbers, last in rows:
+        cells = (cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True))
         print("  ".join([first.ljust(widths[0]), *cells, last]))
 
 
 COMMANDS = {
-    "text": (TEXT_HELP, _add_text, _run_text),
+    "amazon": _Command(
+        """\
+Convert raw files of Amazon's 2014 release to a domain: reviews_X_5.json.gz or ratings_X.csv, and
+meta_X.json.gz for titles and texts. Other releases are not converted yet.
+
+example:
+  python -m dataset_tools amazon --reviews=reviews_CDs_and_Vinyl_5.json.gz \\
+      --meta=meta_CDs_and_Vinyl.json.gz --dataset=amazon-cd --data_path=dataset
+""",
+        _add_amazon,
+        _run_amazon,
+    ),
+    "synthetic": _Command(
+        """\
+Make up a pair of domains in which it is known what one says about the other.
+
+example:
+  python -m dataset_tools synthetic --dataset=demo --data_path=dataset
+""",
+        _add_synthetic,
+        _run_synthetic,
+    ),
+    "text": _Command(
+        """\
+Encode the item texts of a domain, or of both domains of a pair, and store them beside the domain.
+
+example:
+  python -m dataset_tools text --dataset=demo --data_path=dataset --encoder=minilm
+""",
+        _add_text,
+        _run_text,
+    ),
 }

@@ -44,9 +44,9 @@ def item_texts(items: pd.DataFrame, fields: Sequence[str]) -> dict[str, str]:
     Returns:
         The text of each item that has one: fields with single blanks, joined as sentences.
 
-    >>> items = pd.DataFrame({"item_id": ["a", "b"], "title": ["Up ", ""], "text": ["A  tale.", ""]})
+    >>> items = pd.DataFrame({"item_id": ["a", "b"], "title": ["Up ", ""], "text": ["A  bee", ""]})
     >>> item_texts(items, ["title", "text"])
-    {'a': 'Up. A tale.'}
+    {'a': 'Up. A bee'}
     """
     columns = [items[field] for field in fields if field in items]
     texts = {

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,50 +17,68 @@ from recbole_cdr_mm.errors import ConfigError, did_you_mean
 LOW, HIGH = 1.0, 5.0
 OWN_GROUP = 0.9  # share of a user's source items that come from the user's own group
 FEATURE_NOISE = 0.5
+DEVIATES = [NormalDist().inv_cdf((step + 0.5) / 200) for step in range(200)]
 FIRST_DAY, DAYS, DAY = 1_104_537_600, 3000, 86_400  # 2005 to early 2013, as Amazon's times
 
-MOVIE_GENRES: tuple[dict[str, str], dict[str, str]] = (
-    {
-        "science fiction": "starship android galaxy laboratory alien colony robot asteroid",
-        "horror": "demon graveyard vampire asylum curse werewolf cellar nightmare",
-        "action": "explosion commando hijacker missile gunfight mercenary helicopter bomb",
-        "crime thriller": "detective murder gangster heist hostage informer sniper alibi",
-    },
-    {
-        "romance": "wedding sweetheart kiss bouquet love-letter bride valentine honeymoon",
-        "family": "puppy grandmother birthday treehouse bedtime-story pony kitten picnic",
-        "musical": "ballroom chorus dancer songbook spotlight waltz melody rehearsal",
-        "period drama": "governess manor inheritance countess garden-party parsonage vicar carriage",
-    },
-)
-CD_GENRES: tuple[dict[str, str], dict[str, str]] = (
-    {
-        "heavy metal": "guitar-riff double-bass-drum scream distortion thunder amplifier blade fury",
-        "techno": "synthesizer drum-machine strobe bassline warehouse sequencer laser loop",
-        "punk": "riot safety-pin power-chord squat siren fist mohawk garage",
-        "hip hop": "turntable rhyme beatbox sampler street-corner microphone scratch cypher",
-    },
-    {
-        "classical": "string-quartet sonata cello symphony pianist overture nocturne harpsichord",
-        "folk": "fiddle ballad acoustic-guitar harvest banjo shepherd meadow lullaby",
-        "smooth jazz": "saxophone trumpet candlelight brushed-drum piano-trio lounge serenade ballad",
-        "gospel": "choir hymn organ prayer blessing chapel carol psalm",
-    },
-)
 MOODS = ("dark brutal frantic savage".split(), "tender gentle graceful warm".split())
-MOVIE_SENTENCES = (
-    "A {mood} {genre} film about a {a} and a {b}.",
-    "When the {a} is gone, only the {b} is left.",
-    "{genre} at its most {mood}: a {a}, a {b} and one long night.",
-    "Fans of {genre} will not forget the {a}.",
-    "The director turns a {b} into the heart of a {mood} story.",
+
+
+@dataclass(frozen=True)
+class Style:
+    """How the items of a domain are named and written about; the words tell an item's group."""
+
+    letter: str
+    genres: tuple[dict[str, str], dict[str, str]]  # words of each genre, for each group
+    sentences: tuple[str, ...]
+
+
+MOVIE = Style(
+    "m",
+    (
+        {
+            "science fiction": "starship cyborg galaxy laboratory comet colony robot meteor",
+            "horror": "demon graveyard vampire crypt curse werewolf cellar nightmare",
+            "action": "shootout commando hijacker missile gunfight mercenary helicopter bomb",
+            "crime thriller": "detective murder gangster heist hostage ransom sniper verdict",
+        },
+        {
+            "romance": "wedding sweetheart kiss bouquet love-letter bride valentine honeymoon",
+            "family": "puppy grandmother birthday treehouse bedtime-story pony kitten picnic",
+            "musical": "ballroom chorus dancer songbook spotlight waltz melody rehearsal",
+            "period drama": "governess manor countess garden-party parsonage vicar carriage duke",
+        },
+    ),
+    (
+        "A {mood} {genre} film about a {a} and a {b}.",
+        "When the {a} is gone, only the {b} is left.",
+        "This is {genre} at its most {mood}: a {a}, a {b} and one long night.",
+        "Fans of {genre} will not forget the {a}.",
+        "The director turns a {b} into the heart of a {mood} story.",
+    ),
 )
-CD_SENTENCES = (
-    "A {mood} {genre} album built around a {a} and a {b}.",
-    "The title track sets a {a} against a {b}.",
-    "{genre} at its most {mood}, from the first {a} to the last {b}.",
-    "Listeners of {genre} will know the {a} at once.",
-    "Recorded live, with a {b} that makes every song {mood}.",
+CD = Style(
+    "c",
+    (
+        {
+            "heavy metal": "guitar-riff double-bass-drum thunder stage-amplifier blade fury chain dragon",
+            "techno": "synthesizer drum-machine strobe bassline warehouse sequencer laser loop",
+            "punk": "riot safety-pin power-chord squat siren fist mohawk garage",
+            "hip hop": "turntable rhyme beatbox sampler street-corner microphone scratch cypher",
+        },
+        {
+            "classical": "string-quartet sonata cello symphony prelude nocturne harpsichord flute",
+            "folk": "fiddle ballad steel-guitar harvest banjo shepherd meadow lullaby",
+            "smooth jazz": "saxophone trumpet candlelight piano-trio lounge serenade clarinet moon",
+            "gospel": "choir hymn pipe-organ prayer blessing chapel carol psalm",
+        },
+    ),
+    (
+        "A {mood} {genre} album built around a {a} and a {b}.",
+        "The title track sets a {a} against a {b}.",
+        "This is {genre} at its most {mood}, from the first {a} to the last {b}.",
+        "Listeners of {genre} will know the {a} at once.",
+        "Recorded live, with a {b} that makes every song {mood}.",
+    ),
 )
 
 
@@ -171,7 +187,7 @@ def make_pair(
     For user u of group g, item i of a domain, k = `embedding_size` and `w` of `WORLDS[structure]`:
 
         u^s, own       uniform on the sphere of radius sqrt(k)
-        v_i            uniform on the unit sphere; with `genre_share` partly the genre's vector
+        v_i          = sqrt(w.genre_share) genre + sqrt(1 - w.genre_share) own, of length 1 each
         u^t          = sqrt(w.transferred) u^s R_g + sqrt(1 - w.transferred) own
         b^t_u        = c b^s_u + sqrt(1 - c^2) b_own,  c = w.bias_correlation
         rating_ui    = clip(round(w.mean + b_i + b_u + w.signal u . v_i + noise e), 1, 5)
@@ -205,50 +221,53 @@ def make_pair(
             f"structure `{structure}` is not one of {', '.join(WORLDS)}."
             f"{did_you_mean(structure, WORLDS)}"
         )
-    _check_sizes(n_overlapped, n_source_items, source_ratings_per_user)
-    _check_sizes(n_overlapped, n_target_items, target_ratings_per_user)
+    _check_sizes(n_overlapped, n_source_only, n_target_only)
+    _check_ratings(source_ratings_per_user, n_source_items)
+    _check_ratings(target_ratings_per_user, n_target_items)
     world = WORLDS[structure]
     rng = np.random.default_rng(seed)
     n_users = n_overlapped + n_source_only + n_target_only
-    users = [f"u{number:06d}" for number in rng.permutation(n_users)]
+    users = np.array([f"u{number:06d}" for number in rng.permutation(n_users)])
     groups = rng.integers(0, 2, n_users)
-    source_vectors = _sphere(rng, n_users, embedding_size) * np.sqrt(embedding_size)  # (U, k)
-    own = _sphere(rng, n_users, embedding_size) * np.sqrt(embedding_size)  # (U, k)
+    source_vectors, own = np.sqrt(embedding_size) * _sphere(rng, (2, n_users, embedding_size))
     rotation = np.linalg.qr(rng.standard_normal((embedding_size, embedding_size)))[0]
-    sign = -1 if world.opposite_maps else 1
-    maps = np.sqrt(world.transferred) * np.stack([rotation, sign * rotation])  # (2, k, k)
+    second = -rotation if world.opposite_maps else rotation
+    maps = np.sqrt(world.transferred) * np.stack([rotation, second])  # (2, k, k)
     target_vectors = np.einsum("uk,ukl->ul", source_vectors, maps[groups])  # (U, k)
     target_vectors += np.sqrt(1 - world.transferred) * own
-    generosity = rng.standard_normal((2, n_users)) * world.user_bias
-    mix = world.bias_correlation
-    biases = (generosity[0], mix * generosity[0] + np.sqrt(1 - mix**2) * generosity[1])
+    source_biases, own_biases = world.user_bias * rng.standard_normal((2, n_users))
+    share = world.bias_correlation
+    target_biases = share * source_biases + np.sqrt(1 - share**2) * own_biases
+    source_items = _make_items(rng, world, MOVIE, n_source_items, embedding_size)
+    target_items = _make_items(rng, world, CD, n_target_items, embedding_size)
 
-    def observe(ratings: np.ndarray) -> np.ndarray:
+    def observe(exact: np.ndarray, deviates: np.ndarray | float) -> np.ndarray:
+        ratings = exact + noise * deviates
         return np.clip(np.rint(ratings) if integer_ratings else ratings, LOW, HIGH)
 
-    parts = {}
-    for domain, genres, sentences, letter, n_items, per_user, rows, vectors, preference in (
-        (0, MOVIE_GENRES, MOVIE_SENTENCES, "m", n_source_items, source_ratings_per_user,
-         np.arange(n_overlapped + n_source_only), source_vectors, OWN_GROUP),
-        (1, CD_GENRES, CD_SENTENCES, "c", n_target_items, target_ratings_per_user,
-         np.r_[:n_overlapped, n_overlapped + n_source_only : n_users], target_vectors, 0.5),
-    ):  # fmt: skip
-        items = _make_items(rng, world, n_items, embedding_size, genres, sentences, letter)
-        user, item = _choose(rng, world, rows, groups, items.groups, per_user, preference)
-        exact = world.mean + items.biases[item] + biases[domain][user]
-        exact = exact + world.signal * (vectors[user] * items.vectors[item]).sum(1)
-        ratings = observe(exact + noise * rng.standard_normal(len(user)))
-        frame = pd.DataFrame(
-            {
-                "user_id": np.array(users)[user],
-                "item_id": items.frame["item_id"].to_numpy()[item],
-                "rating": ratings,
-                "timestamp": FIRST_DAY + DAY * rng.integers(0, DAYS, len(user)).astype(float),
-            }
-        )
-        parts[domain] = (items, frame, _expect(observe, exact, noise))
-    source_items, source_inter, _ = parts[0]
-    target_items, target_inter, expected = parts[1]
+    def rate(
+        items: _Items, user: np.ndarray, item: np.ndarray, vectors: np.ndarray, biases: np.ndarray
+    ) -> tuple[pd.DataFrame, np.ndarray]:
+        exact = world.mean + biases[user] + items.biases[item]
+        exact += world.signal * (vectors[user] * items.vectors[item]).sum(1)
+        days = rng.integers(0, DAYS, len(user))
+        columns = {
+            "user_id": users[user],
+            "item_id": items.frame["item_id"].to_numpy()[item],
+            "rating": observe(exact, rng.standard_normal(len(user))),
+            "timestamp": (FIRST_DAY + DAY * days).astype(np.float64),
+        }
+        expected = np.mean([observe(exact, deviate) for deviate in DEVIATES], axis=0)
+        return pd.DataFrame(columns), expected
+
+    in_source = np.arange(n_users) < n_overlapped + n_source_only
+    in_target = ~in_source | (np.arange(n_users) < n_overlapped)
+    chosen = _choose(
+        rng, world, in_source, source_items, source_ratings_per_user, groups, OWN_GROUP
+    )
+    source_inter, _ = rate(source_items, *chosen, source_vectors, source_biases)
+    chosen = _choose(rng, world, in_target, target_items, target_ratings_per_user, groups, 0.5)
+    target_inter, expected = rate(target_items, *chosen, target_vectors, target_biases)
     return SyntheticPair(
         structure=structure,
         seed=seed,
@@ -257,7 +276,7 @@ def make_pair(
         target_inter=target_inter,
         source_items=source_items.frame,
         target_items=target_items.frame,
-        users=users,
+        users=users.tolist(),
         groups=groups,
         source_user_vectors=source_vectors,
         target_user_vectors=target_vectors,
@@ -269,3 +288,234 @@ def make_pair(
         target_expected=expected,
         noise_floor=float(np.sqrt(np.mean((target_inter["rating"] - expected) ** 2))),
     )
+
+
+def write_pair(pair: SyntheticPair, data_path: Path, name: str) -> tuple[str, str]:
+    """Write both domains as atomic files, and the YAML that makes them a pair.
+
+    Args:
+        pair: The pair.
+        data_path: The folder of the domains.
+        name: The pair; its domains are `<name>_movie` and `<name>_cd`.
+
+    Returns:
+        The names of source and target domain.
+
+    Raises:
+        ConfigError: If the folder cannot be written to.
+    """
+    source, target = domain_names(name)
+    for domain, inter, items in (
+        (source, pair.source_inter, pair.source_items),
+        (target, pair.target_inter, pair.target_items),
+    ):
+        write_inter(data_path / domain / f"{domain}.inter", inter)
+        write_items(data_path / domain / f"{domain}.item", items)
+    with atomic_path(data_path / name / f"{name}.yaml") as file:
+        names = {"source_dataset": source, "target_dataset": target}
+        file.write_text(yaml.safe_dump(names, sort_keys=False), encoding="utf-8")
+    return source, target
+
+
+def domain_names(name: str) -> tuple[str, str]:
+    """Names of the source and the target domain of a pair that `write_pair` writes."""
+    return f"{name}_movie", f"{name}_cd"
+
+
+def planted_features(
+    pair: SyntheticPair, dim: int
+) -> tuple[tuple[list[str], np.ndarray], tuple[list[str], np.ndarray]]:
+    """Text features without an encoder: what the text tells of an item, and noise.
+
+    Args:
+        pair: The pair.
+        dim: d, size of the features.
+
+    Returns:
+        For source and target the items that have a text and their features, float32 (I, d): one
+        direction, the same in both domains, times 1 or -1 by the item's group, and noise.
+    """
+    rng = np.random.default_rng([pair.seed, dim])
+    direction = rng.standard_normal(dim)
+    features = []
+    for items, groups in (
+        (pair.source_items, pair.source_item_groups),
+        (pair.target_items, pair.target_item_groups),
+    ):
+        matrix = np.where(groups == 0, 1, -1)[:, None] * direction  # (I, d)
+        matrix = matrix + FEATURE_NOISE * rng.standard_normal(matrix.shape)
+        told = (items["text"] != "").to_numpy()
+        features.append((items["item_id"][told].tolist(), matrix[told].astype(np.float32)))
+    return features[0], features[1]
+
+
+def write_planted_features(pair: SyntheticPair, data_path: Path, name: str, dim: int) -> None:
+    """Write `planted_features` as the text feature stores of both domains.
+
+    Args:
+        pair: The pair.
+        data_path: The folder of the domains.
+        name: The pair, as given to `write_pair`.
+        dim: d, size of the features.
+    """
+    for domain, items, (ids, matrix) in zip(
+        domain_names(name),
+        (pair.source_items, pair.target_items),
+        planted_features(pair, dim),
+        strict=True,
+    ):
+        texts = item_texts(items, ["title", "text"])
+        info = {
+            "encoder": "planted",
+            "revision_or_hash": f"seed {pair.seed}",
+            "pooling": "none",
+            "fields": ["title", "text"],
+            "counts": {"items": len(items), "with_text": len(ids), "truncated": 0},
+            "content_hash": content_hash(texts.keys(), texts.values()),
+        }
+        write_store(data_path / domain, domain, "text", ids, matrix, info)
+
+
+def make_dataset(
+    data_path: Path,
+    dataset: str,
+    *,
+    users: int = 2400,
+    items: int = 800,
+    overlap: float = 0.625,
+    ratings_per_user: int = 14,
+    structure: str = "demo",
+    seed: int = 0,
+) -> SyntheticPair:
+    """Make a pair and write it: the command `synthetic`.
+
+    Args:
+        data_path: The folder of the domains.
+        dataset: The pair; its domains are `<dataset>_movie` and `<dataset>_cd`.
+        users: Users in all.
+        items: Items of each domain.
+        overlap: Share of the users that are in both domains; the rest is in one of them.
+        ratings_per_user: Ratings of a user in a domain.
+        structure: What is planted, a key of `WORLDS`.
+        seed: Decides everything that is drawn.
+
+    Returns:
+        The pair.
+
+    Raises:
+        ConfigError: If a number or the structure cannot be, or a folder cannot be written to.
+    """
+    if not 0 < overlap <= 1:
+        raise ConfigError(f"overlap must be above 0 and at most 1, not {overlap:g}.")
+    n_overlapped = round(users * overlap)
+    n_source_only = (users - n_overlapped) // 2
+    pair = make_pair(
+        structure,
+        n_overlapped=n_overlapped,
+        n_source_only=n_source_only,
+        n_target_only=users - n_overlapped - n_source_only,
+        n_source_items=items,
+        n_target_items=items,
+        source_ratings_per_user=ratings_per_user,
+        target_ratings_per_user=ratings_per_user,
+        noise=0.5 if structure == "demo" else 0.2,
+        integer_ratings=structure == "demo",
+        seed=seed,
+    )
+    write_pair(pair, data_path, dataset)
+    return pair
+
+
+@dataclass(frozen=True, eq=False)
+class _Items:
+    """Items of a domain and the truth behind them."""
+
+    frame: pd.DataFrame
+    groups: np.ndarray
+    vectors: np.ndarray
+    biases: np.ndarray
+
+
+def _check_sizes(n_overlapped: int, n_source_only: int, n_target_only: int) -> None:
+    """Refuse a pair without overlapped users."""
+    if n_overlapped < 1 or n_source_only < 0 or n_target_only < 0:
+        raise ConfigError(
+            "There must be an overlapped user and no negative number of users, not "
+            f"{n_overlapped} overlapped, {n_source_only} source-only, {n_target_only} target-only."
+        )
+
+
+def _check_ratings(ratings_per_user: int, n_items: int) -> None:
+    """Refuse more ratings of a user than there are items, for each item is rated once."""
+    if not 1 <= ratings_per_user <= n_items:
+        raise ConfigError(
+            f"ratings_per_user must be 1 to {n_items}, the number of items, not {ratings_per_user}."
+        )
+
+
+def _sphere(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw vectors of length 1, all directions alike."""
+    vectors = rng.standard_normal(shape)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def _make_items(
+    rng: np.random.Generator, world: World, style: Style, n_items: int, embedding_size: int
+) -> _Items:
+    """Draw items: group, genre, vector, bias and what is written about them."""
+    groups = rng.integers(0, 2, n_items)
+    genres = rng.integers(0, len(style.genres[0]), n_items)
+    centres = _sphere(rng, (2, len(style.genres[0]), embedding_size))
+    vectors = np.sqrt(world.genre_share) * centres[groups, genres]  # (I, k)
+    vectors += np.sqrt(1 - world.genre_share) * _sphere(rng, (n_items, embedding_size))
+    rows = []
+    for number, (group, genre) in enumerate(zip(groups, genres, strict=True)):
+        title, text = _describe(rng, style, group, genre)
+        silent = rng.random() < world.without_text
+        rows.append(
+            (f"{style.letter}{number:05d}", "" if silent else title, "" if silent else text)
+        )
+    frame = pd.DataFrame(rows, columns=["item_id", "title", "text"])
+    return _Items(frame, groups, vectors, world.item_bias * rng.standard_normal(n_items))
+
+
+def _describe(rng: np.random.Generator, style: Style, group: int, genre: int) -> tuple[str, str]:
+    """Write a title and a text of three sentences in the words of a genre."""
+    name, words = list(style.genres[group].items())[genre]
+    first, *others = (word.replace("-", " ") for word in rng.permutation(words.split()))
+    sentences = []
+    for row in sorted(rng.permutation(len(style.sentences))[:3]):
+        sentences.append(
+            style.sentences[row].format(
+                mood=rng.choice(MOODS[group]), genre=name, a=others.pop(), b=others.pop()
+            )
+        )
+    return f"The {rng.choice(MOODS[group])} {first}".title(), " ".join(sentences)
+
+
+def _choose(
+    rng: np.random.Generator,
+    world: World,
+    present: np.ndarray,
+    items: _Items,
+    ratings_per_user: int,
+    groups: np.ndarray,
+    own_group: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw which user rates which items, each at most once: rows of users and of items.
+
+    The items with the highest log-weight plus Gumbel noise are a weighted draw without putting
+    back.
+    """
+    ranks = rng.permutation(len(items.groups)) + 1
+    popularity = -world.popularity * np.log(ranks)
+    weights = np.log([[own_group, 1 - own_group], [1 - own_group, own_group]])
+    by_group = popularity + weights[:, items.groups]  # (2, I)
+    users, chosen = [], []
+    for user in np.flatnonzero(present):
+        factor = np.exp(world.activity * rng.standard_normal())
+        count = int(np.clip(round(ratings_per_user * factor), 1, len(ranks)))
+        keys = by_group[groups[user]] + rng.gumbel(size=len(ranks))
+        chosen.append(np.sort(np.argsort(-keys, kind="stable")[:count]))
+        users.append(np.full(count, user))
+    return np.concatenate(users), np.concatenate(chosen)

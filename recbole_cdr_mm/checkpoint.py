@@ -145,13 +145,13 @@ def _pack(value: Any, where: str, arrays: dict[str, np.ndarray]) -> Any:
         return value.item()
     if type(value) in _PLAIN or isinstance(value, torch.Tensor) or _is_state_dict(value):
         return value
-    if isinstance(value, Mapping):
+    if sp.issparse(value):  # asked first, as SciPy's dok format is a dict besides
+        parts, kind = _sparse_parts(value)
+    elif isinstance(value, Mapping):
         return {key: _pack(entry, f"{where}.{key}", arrays) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple):
         entries = [_pack(entry, f"{where}.{place}", arrays) for place, entry in enumerate(value)]
         return tuple(entries) if isinstance(value, tuple) else entries
-    if sp.issparse(value):
-        parts, kind = _sparse_parts(value)
     elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
         parts = {"data": np.asarray(value)}
         kind = {"kind": "matrix" if isinstance(value, np.matrix) else "array"}
@@ -209,7 +209,7 @@ def _hash(arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for key, array in arrays.items():
         digest.update(f"{key} {array.dtype} {array.shape} {array.strides}".encode())
-        digest.update(array.ravel(order="K").view(np.uint8))
+        digest.update(array.ravel(order="K").view(np.uint8).data)
     return digest.hexdigest()[:16]
 
 
@@ -227,7 +227,7 @@ def _load_arrays(path: Path, name: str) -> dict[str, np.ndarray]:
             "Copy both files, or train again."
         )
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             return dict(stored)
     except _UNREADABLE as error:
         raise _unreadable(file, error) from error

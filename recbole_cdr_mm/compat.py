@@ -263,9 +263,9 @@ def _measure_each_row() -> None:
         module.len = _length_of_each_row  # type: ignore[attr-defined]
 
 
-# pandas: `column.values` is read-only since copy-on-write, as other frames may share it. torch makes a
-# tensor of it all the same, over the same memory, so that writing to an Interaction would change
-# those frames behind pandas' back.
+# pandas: `column.values` is read-only since copy-on-write, as other frames may share it. torch
+# makes a tensor of it all the same, over the same memory, so that writing to an Interaction would
+# change those frames behind pandas' back.
 
 
 def _values_are_read_only() -> bool:

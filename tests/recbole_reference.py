@@ -37,8 +37,8 @@ LABELED = {
 }
 MODELS: dict[str, dict[str, Any]] = {
     "Pop": RANKING,
-    # All neighbours. With fewer, np.argpartition chooses among equally similar items at the cut, and
-    # NumPy 2 chooses others than NumPy 1.23: ranks then differ, though no similarity does.
+    # All neighbours. With fewer, np.argpartition chooses among equally similar items at the cut,
+    # and NumPy 2 chooses others than NumPy 1.23: ranks then differ, though no similarity does.
     "ItemKNN": {**RANKING, "k": 100, "shrink": 0.5},
     "EASE": {**RANKING, "reg_weight": 10.0},
     "BPR": {**RANKING, "embedding_size": 16},
@@ -153,7 +153,7 @@ def versions() -> dict[str, str]:
 
 def main() -> None:
     """Print versions and metrics of all models as JSON."""
-    if sys.version_info >= (3, 11):
+    if sys.version_info >= (3, 11):  # noqa: UP036  # this file runs on RecBole's own Python too
         from recbole_cdr_mm import compat
 
         compat.apply()

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 import recbole_cdr_mm.checkpoint as checkpoint_module
+from recbole_cdr_mm.checkpoint import load_checkpoint, plain_config, save_checkpoint
 from recbole_cdr_mm.errors import ConfigError
-from recbole_cdr_mm.trainer.checkpoint import load_checkpoint, plain_config, save_checkpoint
 
 TABLE = np.array([[0.0, 1.5, 0.0], [2.5, 0.0, 0.0]], dtype=np.float32)
 
@@ -272,7 +272,7 @@ class TestRefused:
         folder.mkdir()
         np.savez(tmp_path / "x.npz", table=TABLE)
         torch.save({"recbole_cdr_mm": {"format": 1, "arrays": "../x.npz"}}, folder / "y.pth")
-        with pytest.raises(ConfigError, match="should lie beside it in `x.npz`"):
+        with pytest.raises(ConfigError, match=r"should lie beside it in `x\.npz`"):
             load_checkpoint(folder / "y.pth")
 
 
