@@ -26,8 +26,8 @@ demo: venv  ## make two small domains, train six models on them and compare
 	$(BIN)/python -m dataset_tools synthetic $(DEMO_DATA)
 	$(BIN)/python -m dataset_tools text $(DEMO_DATA) --encoder=minilm
 	set -e; for model in $(DEMO_MODELS); do \
-	    $(BIN)/python run_recbole_mm.py --model=$$model $(DEMO_DATA) \
-	        --result_json=$(DEMO_DIR)/$$model.json; \
+	    $(BIN)/python run_recbole_mm.py --model=$$model $(DEMO_DATA) --show_progress=False \
+	        --checkpoint_dir=$(DEMO_DIR)/saved --result_json=$(DEMO_DIR)/$$model.json; \
 	done
 	$(BIN)/python -m recbole_cdr_mm.benchmark.table $(DEMO_MODELS:%=$(DEMO_DIR)/%.json)
 

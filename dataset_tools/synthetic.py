@@ -60,7 +60,7 @@ CD = Style(
     "c",
     (
         {
-            "heavy metal": "guitar-riff double-bass-drum thunder stage-amplifier blade fury chain dragon",
+            "heavy metal": "guitar-riff double-bass-drum thunder blade fury chain dragon scream",
             "techno": "synthesizer drum-machine strobe bassline warehouse sequencer laser loop",
             "punk": "riot safety-pin power-chord squat siren fist mohawk garage",
             "hip hop": "turntable rhyme beatbox sampler street-corner microphone scratch cypher",

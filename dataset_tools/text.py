@@ -303,7 +303,7 @@ class LsaEncoder:
         texts: All texts of all domains that shall share one space.
 
     Raises:
-        DataFormatError: If the texts have no words.
+        DataFormatError: If the texts have fewer than two different words.
     """
 
     pooling = "none"
@@ -315,11 +315,12 @@ class LsaEncoder:
         self.vectorizer = TfidfVectorizer(sublinear_tf=True, stop_words="english", dtype=np.float32)
         try:
             weights = self.vectorizer.fit_transform(texts)  # (I, words)
+            self.svd = TruncatedSVD(min(LSA_SIZE, *weights.shape), random_state=0).fit(weights)
         except ValueError as error:
             raise DataFormatError(
-                f"encoder `lsa`: the {len(texts)} texts cannot be used ({error}). Add texts."
+                f"encoder `lsa`: the texts, {len(texts)} in all, cannot be used ({error}). "
+                "Add texts."
             ) from error
-        self.svd = TruncatedSVD(min(LSA_SIZE, *weights.shape), random_state=0).fit(weights)
         self.revision_or_hash = _hash_weights({"components": self.svd.components_})
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

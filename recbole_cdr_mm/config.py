@@ -62,7 +62,8 @@ class MMConfig(Config):
             an unreadable config file, or a device that is not there.
 
     Deviations from RecBole's Config: strings are parsed as literals and never evaluated;
-    `use_gpu: False` selects the CPU.
+    `use_gpu: False` selects the CPU; `gpu_id` counts the GPUs that the process sees, and the
+    environment stays as it is.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class MMConfig(Config):
     ) -> None:
         self._command_line = list(command_line)
         self.given: dict[str, Given] = {}
+        self._pair: dict[str, Given] = {}
         try:
             super().__init__(model, dataset, config_file_list, config_dict)
         except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
@@ -112,7 +114,8 @@ class MMConfig(Config):
             if value is None and name not in self.external_config_dict:
                 raise ConfigError(f"No {name} is named. Give --{name}=NAME.")
         model = model or self.external_config_dict["model"]
-        model_class = find_model(model) if isinstance(model, str) else model
+        model_class = model if isinstance(model, type) else find_model(str(model))
+        _check_kind(model_class)
         return model_class.__name__, model_class, str(dataset or self.external_config_dict["dataset"])
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
@@ -122,18 +125,19 @@ class MMConfig(Config):
         self._add_properties(RECBOLE_PROPERTIES / "dataset" / "sample.yaml")
         self._add_properties(PROPERTIES / "overall.yaml")
         self.data_root = Path(self._early("data_path"))
-        pair = self._read_pair(dataset)
-        self._add_properties(PROPERTIES / "eval_task" / f"{self._early('eval_task', pair)}.yaml")
+        self._pair = self._read_pair(dataset)
+        self._add_properties(PROPERTIES / "eval_task" / f"{self._early('eval_task')}.yaml")
         ours = model in find_models()
         if ours:
             self._add_properties(PROPERTIES / "model" / f"{model}.yaml")
         else:
             self._add_properties(RECBOLE_PROPERTIES / "model" / f"{model}.yaml")
             self._add_properties(PROPERTIES / "recbole_model.yaml")
-        self.internal_config_dict.update(pair)
-        self._add_preset(self._early("preset", pair), model, dataset, known=ours)
+        self.internal_config_dict.update(self._checked(self._pair, model))
+        self._add_preset(self._early("preset"), model, dataset, known=ours)
         self.internal_config_dict["MODEL_TYPE"] = model_class.type
-        self._check_given(model)
+        self.external_config_dict.update(self._checked(self.given, model))
+        self._check_pair(dataset)
 
     def _add_properties(self, path: Path) -> None:
         if path.exists():  # some of RecBole's models have no hyperparameters and no file
@@ -141,35 +145,31 @@ class MMConfig(Config):
             self.internal_config_dict.update(values)
             self.keys.update(keys)
 
-    def _early(self, name: str, pair: Mapping[str, Any] | None = None) -> Any:
+    def _early(self, name: str) -> Any:
         """A value that decides which properties are read, checked before it is used."""
-        value = self.external_config_dict.get(name, (pair or {}).get(name))
-        if value is None:
-            value = self.internal_config_dict[name]
-        problem = self.keys[name].problem_with(value)
-        if problem:
-            origin = self.given[name].origin if name in self.given else "the pair's YAML"
-            raise ConfigError(f"{origin}: `{name}: {value}` {problem}. Correct it.")
-        return value
+        given = self.given.get(name) or self._pair.get(name)
+        return _fit(self.keys[name], given) if given else self.internal_config_dict[name]
 
-    def _read_pair(self, dataset: str) -> dict[str, Any]:
+    def _read_pair(self, dataset: str) -> dict[str, Given]:
         """The pair's YAML: under data_path or packaged; both may be absent if the user gives the pair."""
-        own = self.data_root / dataset / f"{dataset}.yaml"
-        packaged = PROPERTIES / "dataset" / f"{dataset}.yaml"
-        path = own if own.exists() else packaged
-        given = _read_config_file(path) if path.exists() else {}
-        self._check_known(given)
-        pair = {key: g.value for key, g in given.items()}
+        for path in (self._own_pair(dataset), PROPERTIES / "dataset" / f"{dataset}.yaml"):
+            if path.exists():
+                return _read_config_file(path)
+        return {}
+
+    def _own_pair(self, dataset: str) -> Path:
+        return self.data_root / dataset / f"{dataset}.yaml"
+
+    def _check_pair(self, dataset: str) -> None:
         for name in ("source_dataset", "target_dataset"):
-            if not self.external_config_dict.get(name, pair.get(name)):
+            if not self._early(name):
                 known = sorted(p.stem for p in (PROPERTIES / "dataset").glob("*.yaml"))
                 raise ConfigError(
                     f"`{dataset}` is no pair: `{name}` is not set. A pair is a YAML with"
-                    f" source_dataset and target_dataset; looked for {own}, and among the packaged"
-                    f" pairs {', '.join(known)}.{did_you_mean(dataset, known)} Or give one with"
-                    f" --config_files=FILE."
+                    f" source_dataset and target_dataset; looked for {self._own_pair(dataset)}, and"
+                    f" among the packaged pairs {', '.join(known)}.{did_you_mean(dataset, known)} Or"
+                    f" give one with --config_files=FILE."
                 )
-        return pair
 
     def _add_preset(self, preset: str, model: str, dataset: str, *, known: bool) -> None:
         values, _ = read_properties(PROPERTIES / "preset" / f"{preset}.yaml")
@@ -185,22 +185,17 @@ class MMConfig(Config):
         model_keys = read_properties(PROPERTIES / "model" / f"{model}.yaml")[1]
         self.internal_config_dict.update({k: v for k, v in values.items() if k in model_keys})
 
-    def _check_given(self, model: str) -> None:
-        self._check_known(self.given, model)
-        for name, given in self.given.items():
-            if name in self.keys:
-                self.external_config_dict[name] = _fit(self.keys[name], given)
-
-    def _check_known(self, given: Mapping[str, Given], model: str | None = None) -> None:
+    def _checked(self, given: Mapping[str, Given], model: str) -> dict[str, Any]:
+        """The values given, after checking that their keys are known and their types right."""
         known = {*self.keys, *_INTERNAL_KEYS}
         for name, g in given.items():
-            if name in known:
-                continue
-            hint = did_you_mean(name, known)
-            of_model = f" {model} has no such key." if model else ""
-            raise ConfigError(
-                f"{g.origin}: unknown key `{name}`.{hint or of_model + ' Leave it out.'}"
-            )
+            if name not in known:
+                hint = did_you_mean(name, known) or f" {model} has no such key. Leave it out."
+                raise ConfigError(f"{g.origin}: unknown key `{name}`.{hint}")
+        return {
+            name: _fit(self.keys[name], g) if name in self.keys else g.value
+            for name, g in given.items()
+        }
 
     # What follows from the values.
 
@@ -211,10 +206,11 @@ class MMConfig(Config):
     def _check_task(self) -> None:
         config = self.final_config_dict
         task = config["eval_task"]
-        if "eval_args" in self.given:
+        eval_args = self.given.get("eval_args") or self._pair.get("eval_args")
+        if eval_args:
             raise ConfigError(
-                f"{self.given['eval_args'].origin}: `eval_args` is set by `eval_task: {task}`, and"
-                " the split by test_user_ratio, valid_user_ratio and split_seed. Leave it out."
+                f"{eval_args.origin}: `eval_args` is set by `eval_task: {task}`, and the split by"
+                " test_user_ratio, valid_user_ratio and split_seed. Leave it out."
             )
         if task == "rating" and config["train_neg_sample_args"] is not None:
             raise ConfigError(
@@ -243,27 +239,41 @@ class MMConfig(Config):
 
     def _check_valid_metric(self, metrics: Sequence[str]) -> None:
         config = self.final_config_dict
-        name, _, k = config["valid_metric"].partition("@")
+        name, at, k = config["valid_metric"].partition("@")
         topk = config["topk"] if isinstance(config["topk"], list) else [config["topk"]]
-        if name.lower() not in {m.lower() for m in metrics} or (k and int(k) not in topk):
+        cut = config["eval_task"] == "ranking" and name.lower() not in _WITHOUT_CUT_OFF
+        if bool(at) != cut:
+            raise ConfigError(
+                f"`valid_metric: {config['valid_metric']}` must be `{name}"
+                + (f"@K`, with one of topk {topk} as K." if cut else "`, without a cut-off.")
+            )
+        if name.lower() not in {m.lower() for m in metrics} or (cut and k not in map(str, topk)):
             raise ConfigError(
                 f"`valid_metric: {config['valid_metric']}` is not among the metrics {metrics}"
-                + (f" at topk {topk}." if k else ".")
+                + (f" at topk {topk}." if cut else ".")
+                + " Choose one of them, or add it."
             )
 
     def _init_device(self) -> None:
         config = self.final_config_dict
-        if not config["use_gpu"]:
-            config["gpu_id"] = ""
-        gpus = [g for g in str(config["gpu_id"]).strip("()").replace(" ", "").split(",") if g]
+        wanted = config["gpu_id"] if config["use_gpu"] else ""
+        gpus = [g for g in str(wanted).strip("()").replace(" ", "").split(",") if g]
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if "gpu_id" in self.given and any(not g.isdigit() or int(g) >= found for g in gpus):
+        if "gpu_id" in self.given and any(not g.isdecimal() or int(g) >= found for g in gpus):
             raise ConfigError(
                 f"{self.given['gpu_id'].origin}: `gpu_id: {config['gpu_id']}`, but torch"
                 f" {torch.__version__} sees {found} CUDA device(s). Leave `gpu_id` out to run on"
                 " what there is, or give --use_gpu=False."
             )
-        super()._init_device()
+        config["gpu_id"] = ",".join(gpus)
+        if "local_rank" in config:
+            super()._init_device()
+            return
+        config["single_spec"], config["local_rank"] = True, 0
+        config["device"] = torch.device("cpu")
+        if gpus and found:
+            config["device"] = torch.device("cuda", int(gpus[0]))
+            torch.cuda.set_device(config["device"])
 
     @property
     def is_ours(self) -> bool:
@@ -275,32 +285,42 @@ def find_model(name: str) -> type:
     """A model class by name, ours or RecBole's.
 
     Raises:
-        ConfigError: If there is none, with the nearest name.
+        ConfigError: If there is none, with the nearest name, or a pair cannot run with it.
     """
     ours = find_models()
     if name in ours:
         return ours[name]
+    recboles = [p.stem for p in (RECBOLE_PROPERTIES / "model").glob("*.yaml")]
+    if name in _DECISION_TREES:  # RecBole imports them all or none, and their libraries with them
+        raise _unfit(name, "decision-tree")
     try:
         model_class: type = get_model(name)
-    except (ValueError, AttributeError) as error:
-        recboles = [p.stem for p in (RECBOLE_PROPERTIES / "model").glob("*.yaml")]
+    except (ValueError, AttributeError, ImportError) as error:
         near = {n.lower(): n for n in [*recboles, *ours]}.get(name.lower())
         hint = f" Did you mean `{near}`?" if near else did_you_mean(name, [*ours, *recboles])
         raise ConfigError(
             f"There is no model `{name}`, neither here nor in RecBole.{hint}"
             f" The models here are {', '.join(sorted(ours))}."
         ) from error
-    unfit = {
+    return model_class
+
+
+def _check_kind(model_class: type) -> None:
+    kinds = {
         ModelType.SEQUENTIAL: "sequential",
         ModelType.KNOWLEDGE: "knowledge-based",
         ModelType.DECISIONTREE: "decision-tree",
-    }.get(model_class.type)
-    if unfit:
-        raise ConfigError(
-            f"{name} is one of RecBole's {unfit} models; a pair runs with its general and"
-            " context-aware ones. Choose one of those (README, 'RecBole's own models')."
-        )
-    return model_class
+    }
+    kind = kinds.get(getattr(model_class, "type", None))
+    if kind:
+        raise _unfit(model_class.__name__, kind)
+
+
+def _unfit(name: str, kind: str) -> ConfigError:
+    return ConfigError(
+        f"{name} is one of RecBole's {kind} models; a pair runs with its general and context-aware"
+        " ones. Choose one of those (README, 'RecBole's own models')."
+    )
 
 
 def model_name_of(
@@ -340,6 +360,8 @@ def parse_command_line(arguments: Iterable[str]) -> dict[str, Given]:
     return given
 
 
+_DECISION_TREES = ("XGBOOST", "LightGBM")
+_WITHOUT_CUT_OFF = ("gauc",)
 _METRICS = ["Recall", "MRR", "NDCG", "Hit", "MAP", "Precision", "GAUC", "AUC", "MAE", "RMSE", "LogLoss"]
 
 
@@ -369,16 +391,19 @@ def _read_config_file(path: Path) -> dict[str, Given]:
     }
 
 
+_WORDS = {"true": True, "false": False, "null": None, "~": None}  # as YAML has them
+
+
 def _parse_literal(value: Any) -> Any:
     """Give a string the type that it is written in; RecBole would evaluate it as code.
 
-    >>> [_parse_literal(s) for s in ("1e-3", "True", "[1, 2]", "None", "movie_cd", "")]
-    [0.001, True, [1, 2], None, 'movie_cd', '']
+    >>> [_parse_literal(s) for s in ("1e-3", "true", "[1, 2]", "None", "null", "movie_cd", "")]
+    [0.001, True, [1, 2], None, None, 'movie_cd', '']
     """
     if not isinstance(value, str):
         return value
-    if value.lower() in ("true", "false"):
-        return value.lower() == "true"
+    if value.lower() in _WORDS:
+        return _WORDS[value.lower()]
     try:
         return ast.literal_eval(value)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

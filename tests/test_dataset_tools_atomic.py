@@ -193,7 +193,7 @@ def test_refuses_malformed_items(tmp_path: Path, rows: str, message: str) -> Non
     ("header", "message"),
     [
         (ITEMS.replace("item_id", "item_ids"), r"no column `item_id`.*Did you mean `item_ids`\?"),
-        (ITEMS.replace("text:token_seq", "text:float"), r"must be `text:token` or `text:token_seq`"),
+        (ITEMS.replace("text:token_seq", "text:float"), "must be `text:token` or `text:token_seq`"),
     ],
 )
 def test_refuses_a_wrong_header_of_items(tmp_path: Path, header: str, message: str) -> None:

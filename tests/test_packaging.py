@@ -106,7 +106,9 @@ before = state()
 import {package}
 print(json.dumps([state() == before, sorted(sys.modules)]))
 """
-    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
+    command = [sys.executable, "-c", code]
+    # An empty environment: what this process has imported may have changed ours already.
+    out = subprocess.run(command, env={}, check=True, capture_output=True).stdout
     unchanged, modules = json.loads(out)
     assert unchanged
     assert package in modules
