@@ -1,0 +1,88 @@
+"""One table of many results: `python -m recbole_cdr_mm.benchmark.table A.json B.json ...`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from recbole_cdr_mm.errors import EXIT_CODE, ConfigError, UserError
+
+SMALLER_IS_BETTER = ("MAE", "RMSE", "LogLoss")
+
+
+def compare(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Put results side by side.
+
+    Args:
+        results: Results of `run_recbole_mm`, all measured on the same rows.
+
+    Returns:
+        A row for each result: model, preset, test metrics and seconds of training; the best value
+        of the first metric first.
+
+    Raises:
+        ConfigError: If the results are of different tasks or different test rows, which no table
+            may put side by side.
+    """
+    first = results[0]
+    for result in results:
+        for key in ("eval_task", "dataset", "data"):
+            if result[key] != first[key]:
+                raise ConfigError(
+                    f"{result['model']} and {first['model']} differ in `{key}`:"
+                    f" {result[key]} and {first[key]}. Compare runs on the same rows only."
+                )
+    rows = [
+        {
+            "model": result["model"],
+            "preset": result["preset"],
+            **result["test"],
+            "seconds": sum(stage["seconds"] for stage in result["stages"]),
+        }
+        for result in results
+    ]
+    metric = next(iter(first["test"]))
+    ascending = metric in SMALLER_IS_BETTER
+    return pd.DataFrame(rows).sort_values(metric, ascending=ascending, ignore_index=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table of result files; exit code 2 where they cannot be compared."""
+    parser = argparse.ArgumentParser(prog="python -m recbole_cdr_mm.benchmark.table")
+    parser.description = "Compare results of run_recbole_mm.py that were measured on the same rows."
+    parser.add_argument("results", nargs="+", type=Path, help="files that --result_json wrote")
+    paths = parser.parse_args(argv).results
+    try:
+        results = [_read(path) for path in paths]
+        table = compare(results)
+    except UserError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return EXIT_CODE
+    data = results[0]["data"]
+    print(
+        f"{results[0]['dataset']}, {data['test_users']:,} test users,"
+        f" {data['test_ratings']:,} test ratings"
+    )
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    return 0
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        result["data"], result["test"], result["stages"]
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}. Name a file of --result_json.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: is no result of run_recbole_mm.py ({error!r}).") from error
+    return dict(result)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
