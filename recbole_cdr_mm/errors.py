@@ -1,6 +1,6 @@
 """The errors that a user can cause. Each message says what is wrong, where, and what to do.
 
-The command lines print the message alone and exit with `EXIT_CODE`; nothing below them catches these.
+The command lines print the message alone and exit with `EXIT_CODE`.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from dataset_tools.atomic import atomic_path
 from recbole_cdr_mm import compat
 from recbole_cdr_mm.errors import EXIT_CODE, ConfigError, UserError
 
+FEW_USERS = 50  # below, validation users are too few to trust
 VERSIONS_OF = ("recbole", "torch", "numpy", "pandas", "scipy", "transformers")
 
 
@@ -68,6 +69,9 @@ def run_recbole_mm(
     logger.info(config)
     pair = PairDataset(config)
     logger.info(pair)
+    n_valid = len(pair.split.valid_users)
+    if 0 < n_valid < FEW_USERS:
+        logger.warning(f"{n_valid} validation users only: what they choose is noisy.")
     parts = pair.build()
     samplers = create_samplers(config, pair, parts)
     train_data, valid_data, test_data = (
@@ -79,9 +83,9 @@ def run_recbole_mm(
     logger.info(trained)
     trainer = build_trainer(config, trained)
     show = config["show_progress"]
-    trainer.fit(train_data, valid_data if len(valid_data) else None, saved=saved, show_progress=show)
+    trainer.fit(train_data, valid_data or None, saved=saved, show_progress=show)
     measured = {"load_best_model": saved, "show_progress": show}
-    valid = trainer.evaluate(valid_data, **measured) if len(valid_data) else None
+    valid = trainer.evaluate(valid_data, **measured)  # None without validation users
     test = trainer.evaluate(test_data, **measured)
     result = _result(config, pair, trainer, valid, test)
     _write_outputs(config, pair, trainer, result)
@@ -135,8 +139,8 @@ def _check_outputs(config: Any) -> None:
     for key in ("result_json", "save_predictions"):
         if config[key] and not Path(config[key]).parent.is_dir():
             raise ConfigError(
-                f"`{key}: {config[key]}`: there is no folder {Path(config[key]).parent}. Make it, or"
-                " name another file."
+                f"`{key}: {config[key]}`: there is no folder {Path(config[key]).parent}. Make it,"
+                " or name another file."
             )
 
 

@@ -1,4 +1,4 @@
-"""The Stage object: one step of training. A model says what its stages are; the trainer runs them."""
+"""The Stage object: one step of training. A model lists its stages; the trainer runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Personalised bridges: a meta network makes one matrix per user, which maps their source vector."""
+"""Personalised bridges: a meta network makes one matrix a user, to map their source vector."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ class TextProjection(nn.Module):
 
     Source: MetaMMCDR, Eq. 1 gives the features.
 
-    Deviations: the paper names no layer between text features of size d and p_u of size k; here it is
-    a linear one. Features are divided by their root mean square over the items with text, for a sum
-    over tokens has a scale far from 1.
+    Deviations: the paper names no layer between text features of size d and p_u of size k; here it
+    is a linear one. Features are divided by their root mean square over the items with text, for a
+    sum over tokens has a scale far from 1.
     """
 
     features: Tensor

@@ -1,4 +1,4 @@
-"""Item vectors by ridge regression on fixed user vectors: one half-step of alternating least squares."""
+"""Item vectors by ridge regression on fixed user vectors: half a step of ALS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def solve_item_vectors(
         Item vectors (n_items, k); zeros for items without rows.
 
     >>> u = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    >>> solve_item_vectors(u, torch.tensor([1, 1]), torch.tensor([2.0, 4.0]), n_items=2, reg_weight=1.0)
+    >>> item, residual = torch.tensor([1, 1]), torch.tensor([2.0, 4.0])
+    >>> solve_item_vectors(u, item, residual, n_items=2, reg_weight=1.0)
     tensor([[0., 0.],
             [1., 2.]])
     """
