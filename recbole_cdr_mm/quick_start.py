@@ -66,8 +66,8 @@ def run_recbole_mm(
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     logger = getLogger()
+    pair = PairDataset(config)  # first, so that an error in the data stands alone
     logger.info(config)
-    pair = PairDataset(config)
     logger.info(pair)
     n_valid = len(pair.split.valid_users)
     if 0 < n_valid < FEW_USERS:
