@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from recbole_cdr_mm.layers.initialise import xavier_linear
+from recbole_cdr_mm.layers.initialise import seeded_linear
 
 
 class MetaNetwork(nn.Module):
@@ -31,10 +31,11 @@ class MetaNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding_size = embedding_size
-        self.hidden = xavier_linear(embedding_size, hidden_size, generator)
-        self.output = xavier_linear(hidden_size, embedding_size * embedding_size, generator)
+        self.hidden = seeded_linear(embedding_size, hidden_size, generator)
+        self.output = seeded_linear(hidden_size, embedding_size * embedding_size, generator)
         if start_at_zero:
             nn.init.zeros_(self.output.weight)
+            nn.init.zeros_(self.output.bias)
 
     def forward(self, characteristic: Tensor) -> Tensor:
         """Generate bridges.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from recbole_cdr_mm.layers.initialise import xavier_linear
+from recbole_cdr_mm.layers.initialise import seeded_linear
 
 
 class CharacteristicEncoder(nn.Module):
@@ -25,8 +25,8 @@ class CharacteristicEncoder(nn.Module):
 
     def __init__(self, embedding_size: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.hidden = xavier_linear(embedding_size, embedding_size, generator)
-        self.logit = xavier_linear(embedding_size, 1, generator, bias=False)
+        self.hidden = seeded_linear(embedding_size, embedding_size, generator)
+        self.logit = seeded_linear(embedding_size, 1, generator, bias=False)
 
     def forward(self, item_e: Tensor, row: Tensor, n_rows: int) -> Tensor:
         """Pool ragged histories.

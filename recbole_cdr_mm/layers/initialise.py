@@ -6,21 +6,35 @@ import torch
 from torch import nn
 
 
-def xavier_linear(
+def seeded_linear(
     n_in: int, n_out: int, generator: torch.Generator, *, bias: bool = True
 ) -> nn.Linear:
-    """A linear layer with Xavier-uniform weights and a bias of zero."""
+    """A linear layer as torch draws it, U(-b, b) with b = 1 / sqrt(n_in), from a given generator.
+
+    Args:
+        n_in: Size of the input.
+        n_out: Size of the output.
+        generator: Draws weights and bias.
+        bias: Whether there is a bias.
+    """
     layer = nn.Linear(n_in, n_out, bias=bias)
-    nn.init.xavier_uniform_(layer.weight, generator=generator)
-    if bias:
-        nn.init.zeros_(layer.bias)
+    bound = n_in**-0.5
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -bound, bound, generator=generator)
     return layer
 
 
 def normal_embedding(
     n_rows: int, embedding_size: int, std: float, generator: torch.Generator
 ) -> nn.Embedding:
-    """An embedding table drawn from N(0, std), with row 0 as zero padding."""
+    """An embedding table drawn from N(0, std), with row 0 as zero padding.
+
+    Args:
+        n_rows: Rows with the padding row.
+        embedding_size: k.
+        std: Standard deviation.
+        generator: Draws the table.
+    """
     table = nn.Embedding(n_rows, embedding_size, padding_idx=0)
     with torch.no_grad():
         table.weight.normal_(0.0, std, generator=generator)

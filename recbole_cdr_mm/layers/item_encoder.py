@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from recbole_cdr_mm.layers.initialise import xavier_linear
+from recbole_cdr_mm.layers.initialise import seeded_linear
 
 
 class TextProjection(nn.Module):
@@ -34,7 +34,7 @@ class TextProjection(nn.Module):
         scale = features[known].square().mean().sqrt().clamp(min=1e-12)
         self.register_buffer("features", features / scale, persistent=False)
         self.register_buffer("known", known, persistent=False)
-        self.linear = xavier_linear(features.shape[1], embedding_size, generator)
+        self.linear = seeded_linear(features.shape[1], embedding_size, generator)
         self.no_text = nn.Parameter(torch.zeros(embedding_size))
 
     def forward(self, item: Tensor) -> Tensor:

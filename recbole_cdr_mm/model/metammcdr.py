@@ -21,7 +21,7 @@ from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.folds import draw_folds
 from recbole_cdr_mm.layers.bridge import MetaNetwork, apply_bridge
 from recbole_cdr_mm.layers.characteristic_encoder import CharacteristicEncoder
-from recbole_cdr_mm.layers.initialise import xavier_linear
+from recbole_cdr_mm.layers.initialise import seeded_linear
 from recbole_cdr_mm.layers.item_encoder import TextProjection
 from recbole_cdr_mm.layers.ridge import solve_item_vectors
 from recbole_cdr_mm.model.base_models import MF
@@ -99,7 +99,7 @@ class MetaMMCDR(CrossDomainRecommender):
         self.reads_id = config["item_features"] in ("id", "both")
         self.rating_gate: nn.Linear | None = None
         if config["rating_aware"]:
-            self.rating_gate = xavier_linear(2 * size, size, self.generator, bias=False)
+            self.rating_gate = seeded_linear(2 * size, size, self.generator, bias=False)
         self.characteristic_encoder = CharacteristicEncoder(size, self.generator)
         self.meta_network = MetaNetwork(
             size,
@@ -142,7 +142,6 @@ class MetaMMCDR(CrossDomainRecommender):
         return Training(
             trains=self._bridge_parameters,
             loss=self.task_oriented_loss,
-            optimiser=self.adam,
             loader=self.loader("meta", rows, dataset.pair.items("target")),
             max_epochs=self.setting("meta", "epochs"),
         )
@@ -153,7 +152,6 @@ class MetaMMCDR(CrossDomainRecommender):
         return Training(
             trains=self._bridge_parameters,
             loss=self.mapping_oriented_loss,
-            optimiser=self.adam,
             loader=self.row_loader("map", {self.USER_ID: torch.from_numpy(users)}),
             max_epochs=self.setting("map", "epochs"),
         )
