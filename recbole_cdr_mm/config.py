@@ -23,6 +23,7 @@ from recbole.utils import EvaluatorType, ModelType, get_model
 
 from recbole_cdr_mm.errors import ConfigError, did_you_mean
 from recbole_cdr_mm.model import find_models
+from recbole_cdr_mm.recbole_models import check_config
 from recbole_cdr_mm.schema import Key, PropertyLoader, read_properties
 
 PROPERTIES = Path(str(importlib.resources.files("recbole_cdr_mm.properties")))
@@ -94,7 +95,9 @@ class MMConfig(Config):
 
     def _load_variable_config_dict(self, config_dict: Mapping[str, Any] | None) -> dict[str, Any]:
         given = {
-            key: Given(_parse_literal(value), "config_dict", value if isinstance(value, str) else None)
+            key: Given(
+                _parse_literal(value), "config_dict", value if isinstance(value, str) else None
+            )
             for key, value in (config_dict or {}).items()
         }
         self.given.update(given)
@@ -116,7 +119,11 @@ class MMConfig(Config):
         model = model or self.external_config_dict["model"]
         model_class = model if isinstance(model, type) else find_model(str(model))
         _check_kind(model_class)
-        return model_class.__name__, model_class, str(dataset or self.external_config_dict["dataset"])
+        return (
+            model_class.__name__,
+            model_class,
+            str(dataset or self.external_config_dict["dataset"]),
+        )
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         self.internal_config_dict: dict[str, Any] = {}
@@ -135,7 +142,7 @@ class MMConfig(Config):
             self._add_properties(PROPERTIES / "recbole_model.yaml")
         self.internal_config_dict.update(self._checked(self._pair, model))
         self._add_preset(self._early("preset"), model, dataset, known=ours)
-        self.internal_config_dict["MODEL_TYPE"] = model_class.type
+        self.internal_config_dict["MODEL_TYPE"] = getattr(model_class, "type", None)
         self.external_config_dict.update(self._checked(self.given, model))
         self._check_pair(dataset)
 
@@ -151,7 +158,7 @@ class MMConfig(Config):
         return _fit(self.keys[name], given) if given else self.internal_config_dict[name]
 
     def _read_pair(self, dataset: str) -> dict[str, Given]:
-        """The pair's YAML: under data_path or packaged; both may be absent if the user gives the pair."""
+        """The pair's YAML, under data_path or packaged; none where the user gives the pair."""
         for path in (self._own_pair(dataset), PROPERTIES / "dataset" / f"{dataset}.yaml"):
             if path.exists():
                 return _read_config_file(path)
@@ -167,8 +174,8 @@ class MMConfig(Config):
                 raise ConfigError(
                     f"`{dataset}` is no pair: `{name}` is not set. A pair is a YAML with"
                     f" source_dataset and target_dataset; looked for {self._own_pair(dataset)}, and"
-                    f" among the packaged pairs {', '.join(known)}.{did_you_mean(dataset, known)} Or"
-                    f" give one with --config_files=FILE."
+                    f" among the packaged pairs {', '.join(known)}.{did_you_mean(dataset, known)}"
+                    " Or give one with --config_files=FILE."
                 )
 
     def _add_preset(self, preset: str, model: str, dataset: str, *, known: bool) -> None:
@@ -217,14 +224,18 @@ class MMConfig(Config):
                 "`train_neg_sample_args` samples rows without a rating; with `eval_task: rating`"
                 " it must be null. Leave it out."
             )
+        check_config(self.model_class, config)
         eval_tasks = getattr(self.model_class, "eval_tasks", ("rating", "ranking"))
         if task not in eval_tasks:
             raise ConfigError(
-                f"{self.model} does {' and '.join(eval_tasks)} only. Give --eval_task={eval_tasks[0]}."
+                f"{self.model} does {' and '.join(eval_tasks)} only."
+                f" Give --eval_task={eval_tasks[0]}."
             )
         low, high = _two_numbers(config["rating_range"])
         if not low < high:
-            raise ConfigError(f"`rating_range: {config['rating_range']}` must be [lowest, highest].")
+            raise ConfigError(
+                f"`rating_range: {config['rating_range']}` must be [lowest, highest]."
+            )
         wanted = EvaluatorType.VALUE if task == "rating" else EvaluatorType.RANKING
         metrics = config["metrics"]
         metrics = [metrics] if isinstance(metrics, str) else metrics
@@ -233,7 +244,8 @@ class MMConfig(Config):
                 raise ConfigError(f"There is no metric `{metric}`.{did_you_mean(metric, _METRICS)}")
             if metric_types[metric.lower()] != wanted:
                 raise ConfigError(
-                    f"`{metric}` is no metric of `eval_task: {task}`. Choose others, or the other task."
+                    f"`{metric}` is no metric of `eval_task: {task}`. Choose others, or the other"
+                    " task."
                 )
         self._check_valid_metric(metrics)
 
@@ -362,7 +374,19 @@ def parse_command_line(arguments: Iterable[str]) -> dict[str, Given]:
 
 _DECISION_TREES = ("XGBOOST", "LightGBM")
 _WITHOUT_CUT_OFF = ("gauc",)
-_METRICS = ["Recall", "MRR", "NDCG", "Hit", "MAP", "Precision", "GAUC", "AUC", "MAE", "RMSE", "LogLoss"]
+_METRICS = [
+    "Recall",
+    "MRR",
+    "NDCG",
+    "Hit",
+    "MAP",
+    "Precision",
+    "GAUC",
+    "AUC",
+    "MAE",
+    "RMSE",
+    "LogLoss",
+]
 
 
 def _two_numbers(value: object) -> tuple[float, float]:

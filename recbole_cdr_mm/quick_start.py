@@ -57,6 +57,8 @@ def run_recbole_mm(
 
     from recbole_cdr_mm.config import MMConfig
     from recbole_cdr_mm.data.dataset import PairDataset
+    from recbole_cdr_mm.data.samplers import TrainingSampler
+    from recbole_cdr_mm.recbole_models import build_model
     from recbole_cdr_mm.register import register
     from recbole_cdr_mm.trainer import build_trainer
 
@@ -73,13 +75,15 @@ def run_recbole_mm(
     if 0 < n_valid < FEW_USERS:
         logger.warning(f"{n_valid} validation users only: what they choose is noisy.")
     parts = pair.build()
-    samplers = create_samplers(config, pair, parts)
+    samplers = list(create_samplers(config, pair, parts))
+    if samplers[0] and not config.is_ours:
+        samplers[0] = TrainingSampler(config, parts[0]).set_phase("train")
     train_data, valid_data, test_data = (
         get_dataloader(config, phase)(config, part, sampler, shuffle=phase == "train")
         for phase, part, sampler in zip(("train", "valid", "test"), parts, samplers, strict=True)
     )
     init_seed(config["seed"], config["reproducibility"])
-    trained = config.model_class(config, parts[0]).to(config["device"])
+    trained = build_model(config, parts[0]).to(config["device"])
     logger.info(trained)
     trainer = build_trainer(config, trained)
     show = config["show_progress"]

@@ -25,7 +25,8 @@ def register() -> None:
     Afterwards `recbole.quick_start.run_recbole(model="MetaMMCDR", dataset="movie_cd")` works: the
     model, its trainer and its data set are found by name, its configuration is an `MMConfig`, and
     RecBole's count of floating-point operations, which would ask an untrained model to predict, is
-    left out. What RecBole does with its own models is untouched.
+    left out. What RecBole does with its own models is untouched; only that count is not logged
+    where the package `thop`, which it needs, is missing.
     """
     for name, model in find_models().items():
         module = importlib.import_module(model.__module__)
@@ -34,7 +35,7 @@ def register() -> None:
         setattr(recbole.data.dataset, f"{name}Dataset", PairDataset)
     if recbole_quick_start.Config is Config:
         recbole_quick_start.Config = _config
-        recbole_quick_start.get_flops = _skip_for_ours(recbole_quick_start.get_flops)
+        recbole_quick_start.get_flops = _count_where_possible(recbole_quick_start.get_flops)
 
 
 def _config(
@@ -51,10 +52,16 @@ def _config(
     return Config(model, dataset, config_file_list, config_dict)
 
 
-def _skip_for_ours(get_flops: Callable[..., float]) -> Callable[..., float]:
+def _count_where_possible(get_flops: Callable[..., float]) -> Callable[..., float]:
     @functools.wraps(get_flops)
     def flops(model: Any, *args: Any, **kwargs: Any) -> float:
-        is_ours = type(model).__name__ in find_models()
-        return float("nan") if is_ours else get_flops(model, *args, **kwargs)
+        if type(model).__name__ in find_models():
+            return float("nan")
+        try:
+            return get_flops(model, *args, **kwargs)
+        except ModuleNotFoundError as error:
+            if error.name != "thop":
+                raise
+            return float("nan")
 
     return flops

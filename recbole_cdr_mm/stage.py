@@ -33,16 +33,16 @@ class Training:
     Attributes:
         trains: All parameters that may move; the rest of the model gets no gradient.
         loss: A method of the model: a batch to a scalar.
-        optimiser: Builds the optimiser over `trains` and nothing else.
         loader: The stage's batches.
         max_epochs: Limit of epochs.
+        optimiser: Builds the optimiser over `trains` and nothing else; None: RecBole's `learner`.
     """
 
     trains: tuple[nn.Parameter, ...]
     loss: Callable[[Interaction], Tensor]
-    optimiser: Callable[[tuple[nn.Parameter, ...]], Optimizer]
     loader: EpochLoader
     max_epochs: int
+    optimiser: Callable[[tuple[nn.Parameter, ...]], Optimizer] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from dataset_tools.atomic import read_inter, read_items
+from dataset_tools.atomic import read_inter, read_items, read_link
 from dataset_tools.feature_store import item_texts
 from recbole_cdr_mm.data.features import DomainTexts, ItemFeatures, load_text_features
 from recbole_cdr_mm.data.history import Histories, build_histories
@@ -70,7 +70,7 @@ class PairDataset(Dataset):
         self._set_fields()
 
     def _data_processing(self) -> None:
-        """Ids, missing values and filters are dealt with per domain, before the domains are joined."""
+        """Ids, missing values and filters are dealt with before the domains are joined."""
         self.feat_name_list = ["inter_feat"]
 
     def build(self) -> list[PairDataset]:
@@ -161,17 +161,13 @@ class PairDataset(Dataset):
 
     def _missing(self, name: str, path: Path) -> str:
         if self.dataset_name == "demo":
-            command = (
-                f"python -m dataset_tools synthetic --dataset=demo --data_path={self.config.data_root}"
-            )
+            command = "python -m dataset_tools synthetic --dataset=demo"
         else:
-            command = (
-                f"python -m dataset_tools amazon --reviews=FILE --meta=FILE --dataset={name}"
-                f" --data_path={self.config.data_root}"
-            )
+            command = f"python -m dataset_tools amazon --reviews=FILE --meta=FILE --dataset={name}"
         return (
             f"The domain `{name}` of the pair `{self.dataset_name}` is missing: there is no {path}."
             f" Give the folder that holds {name}/ with --data_path=DIR, or make it with: {command}"
+            f" --data_path={self.config.data_root}"
         )
 
     def _read_items(self, name: str) -> pd.DataFrame | None:
@@ -197,20 +193,33 @@ class PairDataset(Dataset):
         try:
             self._data_filtering()
         except ValueError as error:
-            raise ConfigError(f"The filters leave nothing of a domain: {error}") from error
+            raise ConfigError(
+                "RecBole's filters (val_interval, user_inter_num_interval, ...) cannot be used on a"
+                f" domain, or leave nothing of it: {error} Correct them."
+            ) from error
         return self.inter_feat
 
     def _link_users(self, source: pd.DataFrame) -> pd.DataFrame:
-        """Rename source users by the `user_link` file; users that it does not name keep their token."""
+        """Rename source users by the `user_link` file; who is not in it keeps their token.
+
+        Raises:
+            DataFormatError: If two source users would become one.
+        """
         path = self.config["user_link"]
         if path is None:
             return source
-        link = read_items(Path(path), item_field="source_user_id", fields=("target_user_id",))
-        if "target_user_id" not in link:
+        link = read_link(Path(path), ("source_user_id", "target_user_id"))
+        target_of = dict(link.itertuples(index=False))
+        users = sorted(set(source["user"]))
+        unnamed = [user for user in users if user not in target_of]
+        taken = set(unnamed) & {target_of[user] for user in users if user in target_of}
+        if taken:
             raise DataFormatError(
-                f"{path}, line 1: there is no column `target_user_id:token`. Add it."
+                f"{path}: the target user `{min(taken)}` is linked to a source user, but another"
+                " source user has this very token and is not in the file. Link that one too, or"
+                " rename it."
             )
-        renamed = source["user"].map(dict(link.itertuples(index=False)))
+        renamed = source["user"].map(target_of)
         return source.assign(user=renamed.fillna(source["user"]))
 
     # What RecBole's models see
@@ -232,12 +241,9 @@ class PairDataset(Dataset):
         for field in floats:
             self.set_field_property(field, FeatureType.FLOAT, FeatureSource.INTERACTION, 1)
             self.field2bucketnum[field] = 2
-        tokens = {d: self.pair.item_tokens[self.pair.items(d)] for d in self._domains}
         self.field2token_id[self.uid_field] = {t: i for i, t in enumerate(self.pair.user_tokens)}
         # A token of both domains names the target's item here, for that is what is recommended.
-        ids = {t: 1 + i for i, t in enumerate(tokens["source"])}
-        ids.update({t: self.pair.items("target").start + i for i, t in enumerate(tokens["target"])})
-        self.field2token_id[self.iid_field] = {"[PAD]": 0, **ids}
+        self.field2token_id[self.iid_field] = {t: i for i, t in enumerate(self.pair.item_tokens)}
         self.user_feat = self.item_feat = None
         self.inter_feat = self._interaction([self.pair.source, self.pair.target])
 
@@ -288,16 +294,19 @@ class PairDataset(Dataset):
         return set() if items is None else set(item_texts(items, TEXT_FIELDS))
 
     def _check_parts(self) -> None:
-        for name in ("train", "test"):
-            if not len(getattr(self.split, name)):
+        parts = {
+            "The source domain": self.pair.source,
+            "The training part": self.split.train,
+            "The test part": self.split.test,
+        }
+        if len(self.split.valid_users):
+            parts["The validation part"] = self.split.valid
+        for name, rows in parts.items():
+            if not len(rows):  # every user has ratings, so it is the positives' filter
                 raise DataFormatError(
-                    f"The {name} part has no target rating"
-                    + (
-                        f" of positive_threshold {self.config['positive_threshold']} or more."
-                        if self.config["eval_task"] == "ranking"
-                        else "."
-                    )
-                    + " Take other ratios, or a pair with more ratings."
+                    f"{name} has no rating of positive_threshold"
+                    f" {self.config['positive_threshold']} or more. Lower it, take other ratios, or"
+                    " a pair with more ratings."
                 )
 
     def _log_missing_texts(self, features: ItemFeatures) -> None:
@@ -315,12 +324,14 @@ class PairDataset(Dataset):
             f"Pair {self.dataset_name}: {self._domains['source']} -> {self._domains['target']}",
             *(
                 f"  {domain}: {data[domain]['users']:,} users, {data[domain]['items']:,} items"
-                f" ({data['items_with_text'][domain]:,} with text), {data[domain]['ratings']:,} ratings"
+                f" ({data['items_with_text'][domain]:,} with text),"
+                f" {data[domain]['ratings']:,} ratings"
                 for domain in self._domains
             ),
             f"  overlapped users: {data['overlapped_users']:,}; test users: {data['test_users']:,}"
             f" ({data['test_ratings']:,} ratings, {data['unseen_test_items']:,} items unseen in"
-            f" training); validation users: {data['valid_users']:,} ({data['valid_ratings']:,} ratings)",
+            f" training); validation users: {data['valid_users']:,}"
+            f" ({data['valid_ratings']:,} ratings)",
         ]
         if self.config["eval_task"] == "ranking":
             lines.append(f"  positives only: {self.rows}")

@@ -70,7 +70,7 @@ def _open_store(texts: DomainTexts) -> FeatureStore:
         raise DataFormatError(f"{error} Make the text features with: {texts.command}") from error
     by_token = item_texts(texts.items, store.info["fields"])
     found = content_hash(list(by_token), list(by_token.values()))
-    if found != store.info["content_hash"]:
+    if found != store.info["content_hash"] or set(store.ids) != set(by_token):
         raise DataFormatError(
             f"{texts.store_folder / texts.name}.text.npy was made from other texts than those of"
             f" {texts.name}.item: {_difference(set(store.ids), set(by_token))}."
@@ -91,7 +91,7 @@ def _difference(stored: set[str], present: set[str]) -> str:
 def _check_alike(
     stores: Mapping[DomainName, FeatureStore], domains: Mapping[DomainName, DomainTexts]
 ) -> None:
-    for key in ("encoder", "pooling", "dim"):
+    for key in ("encoder", "revision_or_hash", "pooling", "dim"):
         source, target = (stores[domain].info[key] for domain in ("source", "target"))
         if source != target:
             raise DataFormatError(

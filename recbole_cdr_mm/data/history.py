@@ -16,7 +16,8 @@ class Histories:
     """Source histories of all users in CSR form.
 
     Attributes:
-        start: Where each user's rows begin, int64 (U + 1,); user u has rows start[u] .. start[u + 1].
+        start: Where each user's rows begin, int64 (U + 1,); those of user u end before
+            start[u + 1].
         item: Item ids of all rows, int64 (N,), each user's in the order of time.
         rating: Their ratings, float32 (N,).
     """

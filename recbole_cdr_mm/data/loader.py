@@ -31,11 +31,11 @@ class RowLoader:
         self._columns = dict(columns)
         self._batch_size = batch_size
         self._stream = zlib.crc32(f"{seed}/{name}".encode())
-        self.set_epoch(0)
+        self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass."""
-        self.generator = torch.Generator().manual_seed(self._stream * 100_003 + epoch)
+        self._epoch = epoch
 
     @property
     def n_rows(self) -> int:
@@ -47,6 +47,7 @@ class RowLoader:
 
     def __iter__(self) -> Iterator[Interaction]:
         device = next(iter(self._columns.values())).device
+        self.generator = torch.Generator().manual_seed(self._stream * 100_003 + self._epoch)
         order = torch.randperm(self.n_rows, generator=self.generator).to(device)
         for rows in order.split(self._batch_size):
             yield Interaction({name: column[rows] for name, column in self._columns.items()})

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from recbole_cdr_mm.data.pair import Ratings
 
-_ROUNDS = 20
-
 
 class NegativeSampler:
     """Draw items that a user has not rated.
@@ -23,26 +21,26 @@ class NegativeSampler:
     def __init__(
         self, ratings: Ratings, first_item: int, end_item: int, device: torch.device
     ) -> None:
-        self._first, self._end = first_item, end_item
-        keys = self._key(torch.from_numpy(ratings.user), torch.from_numpy(ratings.item))
-        self._known = torch.unique(keys).to(device)  # sorted
+        self._first, self._n = first_item, end_item - first_item
+        user = torch.from_numpy(ratings.user)
+        item = torch.from_numpy(ratings.item) - first_item
+        known = torch.unique(user * self._n + item)  # sorted by user, then item
+        user, item = known // self._n, known % self._n
+        place = torch.arange(len(known)) - torch.searchsorted(user, user)  # 0 for the first item
+        # Before its j-th known item a user has item - j unknown ones.
+        self._user = user.to(device)
+        self._unknown_before = (user * (self._n + 1) + item - place).to(device)
 
     def draw(self, user: Tensor, generator: torch.Generator) -> Tensor:
         """Draw one item for each of the users, int64 (B,) to (B,).
 
-        A user who has rated nearly everything may keep a known item after 20 draws.
+        A user who has rated all items of the domain gets any of them.
         """
-        item = self._draw(user, generator)
-        for _ in range(_ROUNDS):
-            known = torch.isin(self._key(user, item), self._known, assume_unique=False)
-            if not known.any():
-                break
-            item = torch.where(known, self._draw(user, generator), item)
-        return item
-
-    def _draw(self, user: Tensor, generator: torch.Generator) -> Tensor:
-        shape = (len(user),)
-        return torch.randint(self._first, self._end, shape, generator=generator).to(user.device)
-
-    def _key(self, user: Tensor, item: Tensor) -> Tensor:
-        return user * self._end + item
+        start = torch.searchsorted(self._user, user)  # (B,)
+        unknown = self._n - (torch.searchsorted(self._user, user, right=True) - start)  # (B,)
+        choices = torch.where(unknown > 0, unknown, self._n)  # (B,)
+        share = torch.rand(len(user), generator=generator, dtype=torch.float64).to(user.device)
+        drawn = torch.minimum((share * choices).long(), choices - 1)  # place among the unknown (B,)
+        key = user * (self._n + 1) + drawn  # (B,)
+        skipped = torch.searchsorted(self._unknown_before, key, right=True) - start  # (B,)
+        return self._first + torch.where(unknown > 0, drawn + skipped, drawn)

@@ -22,7 +22,7 @@ PAD = "[PAD]"
 
 @dataclass(frozen=True, eq=False)
 class Ratings:
-    """Ratings as arrays of one length N: `user`, `item` int64 ids, `rating` float32, `time` float64.
+    """Ratings as arrays of one length N: ids `user`, `item`, float32 `rating`, float64 `time`.
 
     `time` holds seconds, or the row's place in the file where the domain has no timestamps.
     """
@@ -122,13 +122,13 @@ def join_domains(source: pd.DataFrame, target: pd.DataFrame) -> Pair:
             " domains name them differently, give a `user_link` file."
         )
     source_only = sorted(source_users - target_users)
-    users = pd.Index([PAD, *overlapped, *source_only, *sorted(target_users - source_users)])
+    users = pd.Index([*overlapped, *source_only, *sorted(target_users - source_users)])
     source_items = pd.Index(sorted(set(source["item"])))
     target_items = pd.Index(sorted(set(target["item"])))
     return Pair(
         source=_to_ids(source, users, source_items, first_item=1),
         target=_to_ids(target, users, target_items, first_item=1 + len(source_items)),
-        user_tokens=users.to_numpy(dtype=object),
+        user_tokens=np.array([PAD, *users], dtype=object),
         item_tokens=np.array([PAD, *source_items, *target_items], dtype=object),
         n_overlapped=len(overlapped),
         n_source_only=len(source_only),
@@ -141,12 +141,17 @@ def _to_ids(frame: pd.DataFrame, users: pd.Index, items: pd.Index, first_item: i
     """Number a domain's rows, and order them by user, time, and place in the file."""
     place = np.arange(len(frame), dtype=np.float64)
     ratings = Ratings(
-        user=users.get_indexer(frame["user"]).astype(np.int64),
+        user=users.get_indexer(frame["user"]).astype(np.int64) + 1,
         item=items.get_indexer(frame["item"]).astype(np.int64) + first_item,
         rating=frame["rating"].to_numpy(np.float32),
         time=frame["time"].to_numpy(np.float64) if "time" in frame else place,
     )
-    # Without timestamps 'last' means file order; the item breaks ties of equal timestamps, so that
-    # shuffled lines of a file with timestamps give the same rows.
-    order = np.lexsort((ratings.item, ratings.time, ratings.user))
-    return Ratings(*(a[order] for a in (ratings.user, ratings.item, ratings.rating, ratings.time)))
+    # Without timestamps 'last' means file order; item and rating break ties of equal timestamps, so
+    # that shuffled lines of a file with timestamps give the same rows.
+    order = np.lexsort((ratings.rating, ratings.item, ratings.time, ratings.user))
+    return Ratings(
+        user=ratings.user[order],
+        item=ratings.item[order],
+        rating=ratings.rating[order],
+        time=ratings.time[order],
+    )

@@ -65,9 +65,9 @@ def split_cold_start(
     for kind, empty in too_few.items():
         if empty:
             raise ConfigError(
-                f"test_user_ratio {test_user_ratio} and valid_user_ratio {valid_user_ratio} leave no"
-                f" {kind} user of {len(users)} overlapped users. Change the ratios, or take a pair"
-                " with more overlapped users."
+                f"test_user_ratio {test_user_ratio} and valid_user_ratio {valid_user_ratio} leave"
+                f" no {kind} user of {len(users)} overlapped users. Change the ratios, or take a"
+                " pair with more overlapped users."
             )
     test_users = np.sort(users[:n_test])
     valid_users = np.sort(users[n_test : n_test + n_valid])

@@ -149,7 +149,6 @@ class CrossDomainRecommender(GeneralRecommender):
         training = Training(
             trains=base.trained,
             loss=loss,
-            optimiser=self.adam,
             loader=self.loader(name, rows, items),
             max_epochs=self.setting(name, "epochs"),
         )
@@ -192,10 +191,6 @@ class CrossDomainRecommender(GeneralRecommender):
         """A stage's own `<stage>_<key>` where it is set, else the key for all stages."""
         own = self.config[f"{stage}_{key}"]
         return self.config[{"batch_size": "train_batch_size"}.get(key, key)] if own is None else own
-
-    def adam(self, parameters: tuple[nn.Parameter, ...]) -> torch.optim.Optimizer:
-        """Adam at the config's learning rate."""
-        return torch.optim.Adam(parameters, lr=self.config["learning_rate"])
 
     def columns(self, ratings: Ratings) -> dict[str, Tensor]:
         """Ratings as columns under RecBole's field names."""

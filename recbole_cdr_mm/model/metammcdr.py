@@ -272,17 +272,18 @@ class MetaMMCDR(CrossDomainRecommender):
         fold = draw_folds(dataset.pair, dataset.split, n_folds, self.config["seed"])
         floor = fit_floor(dataset, fold, n_folds, self.config)
         self.logger.info("Floor of cold-start users: a %.4f, b %.4f, c %.4f", *floor.weights)
-        biases = fit_domain_biases(train, dataset.pair, self.config)
         user, item = torch.from_numpy(train.user), torch.from_numpy(train.item)
-        expected = biases.mean + biases.user[user] + biases.item[item]
-        residual = (torch.from_numpy(train.rating) - expected).float()  # (N,)
 
         def vectors(rows: Tensor) -> Tensor:
+            seen = train.where(rows.numpy())
+            biases = fit_domain_biases(seen, dataset.pair, self.config)
+            expected = biases.mean + biases.user[user[rows]] + biases.item[item[rows]]
+            residual = (torch.from_numpy(seen.rating) - expected).float()  # (n,)
             with torch.no_grad():
                 return solve_item_vectors(
                     self.target.user_e(user[rows].to(self.device)),
                     item[rows].to(self.device),
-                    residual[rows].to(self.device),
+                    residual.to(self.device),
                     n_items=self.n_items,
                     reg_weight=self.config["item_vector_shrinkage"],
                 )

@@ -11,6 +11,7 @@ from recbole.trainer import Trainer
 from recbole.utils import EvaluatorType
 from torch import Tensor
 
+from recbole_cdr_mm.evaluation.collector import ColdStartCollector
 from recbole_cdr_mm.evaluation.ranking import break_ties, target_items_only
 from recbole_cdr_mm.evaluation.rating import RatingScale
 from recbole_cdr_mm.trainer.resume import checkpoint_path
@@ -30,6 +31,7 @@ class ColdStartEvaluation(Trainer):
             low, high, scores_are_labels=not config.is_ours, clip=config["clip_predictions"]
         )
         self.saved_model_file = str(checkpoint_path(config))
+        self.eval_collector = ColdStartCollector(config)
         self._batches: list[tuple[Tensor, ...]] = []
 
     def evaluate(

@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from recbole.trainer import Trainer
-from recbole.utils import get_trainer, init_seed
+import torch
+from recbole.trainer import PretrainTrainer, Trainer
+from recbole.utils import get_trainer, init_seed, set_color
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from recbole_cdr_mm.checkpoint import load_checkpoint, plain_config, save_checkpoint
+from recbole_cdr_mm.errors import ConfigError
+from recbole_cdr_mm.recbole_models import known_model
 from recbole_cdr_mm.trainer.cold_start_evaluation import ColdStartEvaluation
 from recbole_cdr_mm.trainer.report import StageReport
 from recbole_cdr_mm.trainer.resume import open_resumed
 
+_LAST = ".last.pth"
+
+
+class NumbersOnly(Trainer):
+    """Mixed in before one of RecBole's trainers: a loss or score that is no number ends the run."""
+
+    def _check_nan(self, loss: Tensor) -> None:
+        if torch.isnan(loss):
+            raise ConfigError(
+                f"{self.config['model']}: the training loss is no number (NaN). Give a"
+                f" lower learning_rate than {self.learning_rate}, or other values of the model's keys."
+            )
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Any, Any]:
+        return self._checked(super()._full_sort_batch_eval(batched_data))
+
+    def _neg_sample_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Any, Any]:
+        return self._checked(super()._neg_sample_batch_eval(batched_data))
+
+    def _checked(self, batch: tuple[Any, Tensor, Any, Any]) -> tuple[Any, Tensor, Any, Any]:
+        if torch.isnan(batch[1]).any():
+            raise ConfigError(
+                f"{self.config['model']}: scores of cold-start users are no numbers (NaN). Give"
+                " other values of the model's keys, a lower learning_rate, or --train_domains=both."
+            )
+        return batch
+
 
 class ResumableEpochs(Trainer):
-    """Mixed in before one of RecBole's trainers: a run that was killed goes on as if it had not been.
+    """Mixed in before one of RecBole's trainers: a killed run goes on as if nothing had been.
 
-    Each epoch draws from generators that are seeded by the run's seed and the epoch, and the state
-    after it is kept beside the best model.
+    Each epoch draws from generators that are seeded by the run's seed and the epoch, and all that
+    the epochs before left is kept beside the best model.
 
     Attributes:
         reports: What the training did, as one stage.
@@ -27,22 +62,31 @@ class ResumableEpochs(Trainer):
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
         self.reports = [StageReport("train")]
+        self._saved, self._has_validation = True, True
 
-    def fit(self, train_data: Any, *args: Any, **kwargs: Any) -> Any:
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable[[int, float], None] | None = None,
+    ) -> tuple[float, dict[str, float] | None]:
         """Train as RecBole does, from the checkpoint where `resume` asks for it."""
-        best_file = self.saved_model_file
-        if open_resumed(self.config, self._last_epoch_file, self.logger) is not None:
-            asked = self.config["resume"]
-            self.resume_checkpoint(self._last_epoch_file if asked is True else asked)
-            self.saved_model_file = best_file
-        return super().fit(train_data, *args, **kwargs)
-
-    @property
-    def _last_epoch_file(self) -> Path:
-        return Path(self.saved_model_file).with_suffix(".last.pth")
+        self._saved = saved
+        self._has_validation = bool(valid_data) and self.eval_step > 0
+        resumed = open_resumed(self.config, self._last_epoch_file, self.logger)
+        if resumed is not None:
+            self._restore(resumed)
+            self._bring_best_model()
+        best: tuple[float, dict[str, float] | None] = super().fit(
+            train_data, valid_data, verbose, saved, show_progress, callback_fn
+        )
+        return best
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
-        if epoch_idx > self.start_epoch:  # all that belongs to the epoch before is done
+        if self._saved and epoch_idx > self.start_epoch:  # all of the epoch before is done
             self._save_checkpoint(epoch_idx - 1, False, saved_model_file=self._last_epoch_file)
         init_seed(self.config["seed"] + epoch_idx, self.config["reproducibility"])
         train_data.generator.manual_seed(self.config["seed"] + epoch_idx)
@@ -52,15 +96,99 @@ class ResumableEpochs(Trainer):
         report.seconds += perf_counter() - start
         report.epochs = epoch_idx + 1
         report.examples += train_data.sample_size
+        if not self._has_validation:
+            report.best_epoch = report.epochs
         return loss
 
     def _valid_epoch(self, *args: Any, **kwargs: Any) -> Any:
         score, result = super()._valid_epoch(*args, **kwargs)
         report = self.reports[0]
         best = self.best_valid_score
-        if score >= best if self.valid_metric_bigger else score <= best:  # as RecBole's early_stopping
+        if (
+            score >= best if self.valid_metric_bigger else score <= best
+        ):  # as RecBole's early_stopping
             report.best_epoch, report.valid_metric = report.epochs, float(score)
         return score, result
+
+    # Checkpoints
+
+    @property
+    def _last_epoch_file(self) -> Path:
+        return Path(self.saved_model_file).with_suffix(_LAST)
+
+    def _optimisers(self) -> dict[str, Optimizer]:
+        """All optimisers, by attribute; `optimizer` is left out where it is another one's alias."""
+        found = {n: value for n, value in vars(self).items() if isinstance(value, Optimizer)}
+        others = [value for name, value in found.items() if name != "optimizer"]
+        return {n: value for n, value in found.items() if n != "optimizer" or not others}
+
+    def _state_names(self) -> tuple[str, ...]:
+        known = known_model(type(self.model))
+        return known.state if known else ()
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        """Keep all that a run needs to go on, in tensors, arrays and plain values."""
+        file = kwargs.get("saved_model_file", self.saved_model_file)
+        others = self.model.other_parameter()
+        state = {
+            "config": plain_config(self.config.final_config_dict),
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "best_valid_result": dict(self.best_valid_result or {}),
+            "state_dict": self.model.state_dict(),
+            # Modules among the other parameters have their tensors in state_dict already.
+            "other_parameter": {
+                name: value for name, value in others.items() if not isinstance(value, nn.Module)
+            },
+            "model_state": {name: getattr(self.model, name) for name in self._state_names()},
+            "optimizers": {name: o.state_dict() for name, o in self._optimisers().items()},
+            "report": asdict(self.reports[0]),
+        }
+        save_checkpoint(file, state)
+        if verbose:
+            self.logger.info(set_color("Saving current", "blue") + f": {file}")
+
+    def _restore(self, checkpoint: dict[str, Any]) -> None:
+        self.start_epoch = checkpoint["epoch"] + 1
+        self.cur_step = checkpoint["cur_step"]
+        self.best_valid_score = checkpoint["best_valid_score"]
+        self.best_valid_result = checkpoint["best_valid_result"] or None
+        self.model.load_state_dict(checkpoint["state_dict"])
+        self.model.load_other_parameter(checkpoint["other_parameter"])
+        for name, value in checkpoint["model_state"].items():
+            setattr(self.model, name, value)
+        for name, optimiser in self._optimisers().items():
+            optimiser.load_state_dict(checkpoint["optimizers"][name])
+        self.reports = [StageReport(**checkpoint["report"])]
+
+    def _bring_best_model(self) -> None:
+        """Copy the best model that lies beside a checkpoint of another place to this run's own."""
+        asked = self.config["resume"]
+        if asked is True:
+            return
+        best = (
+            Path(str(asked).removesuffix(_LAST) + ".pth") if str(asked).endswith(_LAST) else asked
+        )
+        if Path(best).exists() and Path(best).resolve() != Path(self.saved_model_file).resolve():
+            save_checkpoint(self.saved_model_file, load_checkpoint(best))
+
+
+class PretrainedEpochs(ResumableEpochs, PretrainTrainer):
+    """Mixed in before a trainer with stages in runs of their own (RaCT's): keeps the last epoch.
+
+    RecBole writes a file each `save_step` epochs, under a name that all configurations share.
+    """
+
+    def pretrain(self, train_data: Any, verbose: bool = True, show_progress: bool = False) -> Any:
+        """Train for `pretrain_epochs`, without validation."""
+        self._has_validation = False
+        self.save_step = self.pretrain_epochs + 1
+        self.eval_collector.data_collect(train_data)
+        best = super().pretrain(train_data, verbose, show_progress)
+        if self._saved:
+            self._save_checkpoint(self.pretrain_epochs - 1, verbose)
+        return best
 
 
 def build_recbole_trainer(config: Any, model: Any) -> ColdStartEvaluation:
@@ -71,7 +199,8 @@ def build_recbole_trainer(config: Any, model: Any) -> ColdStartEvaluation:
         model: One of RecBole's models.
     """
     base = get_trainer(config["MODEL_TYPE"], config["model"])
+    resumable = PretrainedEpochs if issubclass(base, PretrainTrainer) else ResumableEpochs
     trainer: type[ColdStartEvaluation] = type(
-        f"ColdStart{base.__name__}", (ColdStartEvaluation, ResumableEpochs, base), {}
+        f"ColdStart{base.__name__}", (ColdStartEvaluation, NumbersOnly, resumable, base), {}
     )
     return trainer(config, model)

@@ -145,7 +145,10 @@ class StagedTrainer(ColdStartEvaluation):
     def _descend(
         self, stage: Stage, training: Training, report: StageReport, resumed: dict[str, Any] | None
     ) -> None:
-        self.optimizer = self._build_optimizer(params=list(training.trains))
+        own = training.optimiser
+        self.optimizer = (
+            own(training.trains) if own else self._build_optimizer(params=list(training.trains))
+        )
         if resumed is not None and resumed["optimizer"] is not None:
             self.optimizer.load_state_dict(resumed["optimizer"])
         elif stage.validate:
@@ -176,7 +179,7 @@ class StagedTrainer(ColdStartEvaluation):
             self.logger.info(f"{set_color(f'stage {stage.name}', 'pink')} {output}")
         if stage.validate is None:
             report.best_epoch = report.epochs
-        elif report.epochs % max(self.eval_step, 1) == 0:
+        elif report.epochs % max(self.eval_step, 1) == 0 or report.epochs == training.max_epochs:
             self._validate_epoch(stage, training, report, epoch)
 
     def _validate_epoch(

@@ -1,0 +1,58 @@
+"""What RecBole's metrics know of the training data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from recbole.evaluator import Collector
+from recbole.evaluator.collector import DataStruct
+
+from recbole_cdr_mm.errors import ConfigError
+
+
+class ColdStartCollector(Collector):
+    """RecBole's collector, for metrics of what is recommended: target items.
+
+    ItemCoverage, GiniIndex, AveragePopularity and TailPercentage ask for the number of items or for
+    how often each is in training. Here these are the target items, those without a training rating
+    among them, and no source items. RecBole 1.2.1 itself ends such metrics with an AttributeError,
+    since it moves all that it collected to the CPU, numbers too.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._of_training: dict[str, Any] = {}
+
+    def data_collect(self, train_data: Any) -> None:
+        """Note number and popularity of the target items.
+
+        Args:
+            train_data: RecBole's loader of the training part.
+
+        Raises:
+            ConfigError: If there are fewer target items than `topk` recommends.
+        """
+        pair, split = train_data._dataset.pair, train_data._dataset.split
+        items = pair.items("target")
+        n_items = items.stop - items.start
+        topk = self.topk or [1]
+        if self.full and max(topk) > n_items:
+            raise ConfigError(
+                f"`topk: {topk}` recommends more than the {n_items} target items. Give less."
+            )
+        counts = np.bincount(split.train.item, minlength=items.stop)[items]
+        users = np.bincount(split.train.user)
+        self._of_training = {
+            "data.num_items": n_items,
+            "data.num_users": int(np.count_nonzero(users)),
+            "data.count_items": dict(zip(range(items.start, items.stop), counts, strict=True)),
+            "data.count_users": {user: users[user] for user in np.flatnonzero(users)},
+        }
+
+    def get_data_struct(self) -> DataStruct:
+        """What was collected, as RecBole's metrics take it."""
+        struct = super().get_data_struct()
+        for name, value in self._of_training.items():
+            struct.set(name, value)
+        return struct

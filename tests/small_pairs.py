@@ -1,0 +1,69 @@
+"""Small pairs of domains, in memory and on disk, for the tests of config and data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dataset_tools.synthetic import SyntheticPair, make_pair, write_pair, write_planted_features
+
+INTER_HEADER = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
+
+
+def write_small_pair(data_path: Path, name: str = "pair", *, seed: int = 0) -> SyntheticPair:
+    """Write 40 overlapped users, 10 of each domain alone, 30 items a domain, and text features."""
+    pair = make_pair(
+        "demo",
+        n_overlapped=40,
+        n_source_only=10,
+        n_target_only=10,
+        n_source_items=30,
+        n_target_items=30,
+        source_ratings_per_user=8,
+        target_ratings_per_user=8,
+        integer_ratings=True,
+        seed=seed,
+    )
+    write_pair(pair, data_path, name)
+    write_planted_features(pair, data_path, name, 8)
+    return pair
+
+
+def write_lines(path: Path, *lines: str) -> Path:
+    """Write a file line by line, with its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def edit_line(path: Path, number: int, old: str, new: str) -> None:
+    """Replace a part of one line; the header is line 1."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert old in lines[number - 1]
+    lines[number - 1] = lines[number - 1].replace(old, new)
+    write_lines(path, *lines)
+
+
+def frame(*rows: tuple[object, ...], time: bool = True) -> pd.DataFrame:
+    """A domain as `join_domains` takes it, from tuples (user, item, rating, time)."""
+    columns = ["user", "item", "rating", *(["time"] if time else [])]
+    return pd.DataFrame(list(rows), columns=columns)
+
+
+def random_domain(
+    rng: np.random.Generator, users: list[str], items: list[str], share: float = 0.4
+) -> pd.DataFrame:
+    """Rate random items, each user at least one, in half stars, all at different times."""
+    rated = rng.random((len(users), len(items))) < share
+    rated[np.arange(len(users)), rng.integers(0, len(items), len(users))] = True
+    user, item = np.nonzero(rated)
+    return pd.DataFrame(
+        {
+            "user": np.array(users, dtype=object)[user],
+            "item": np.array(items, dtype=object)[item],
+            "rating": rng.integers(2, 11, len(user)) / 2,
+            "time": rng.permutation(len(user)).astype(float),
+        }
+    )

@@ -1,0 +1,262 @@
+"""The arithmetic of each layer against a few lines of plain NumPy, on random small numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recbole_cdr_mm.layers.biases import Biases, fit_biases
+from recbole_cdr_mm.layers.bridge import MetaNetwork, apply_bridge
+from recbole_cdr_mm.layers.calibration import fit_calibrated_floor
+from recbole_cdr_mm.layers.characteristic_encoder import CharacteristicEncoder, ragged_softmax
+from recbole_cdr_mm.layers.initialise import normal_embedding, seeded_linear
+from recbole_cdr_mm.layers.item_encoder import TextProjection
+from recbole_cdr_mm.layers.losses import bayesian_personalised_ranking, squared_error
+from recbole_cdr_mm.layers.ridge import solve_item_vectors
+
+Floats = NDArray[np.floating]
+K = 3
+
+
+def generator(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def tensor(array: Floats) -> Tensor:
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def numpy(value: Tensor) -> Floats:
+    return value.detach().double().numpy()
+
+
+def relu(x: Floats) -> Floats:
+    return np.maximum(x, 0)
+
+
+@pytest.fixture
+def ratings(rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+    """Users 0 to 7 and items 0 to 5, of which user 3 and item 2 have no row."""
+    user, item = rng.integers(0, 8, 60), rng.integers(0, 6, 60)
+    kept = (user != 3) & (item != 2)
+    return user[kept], item[kept], rng.integers(2, 11, kept.sum()) / 2
+
+
+def biases_by_hand(
+    user: NDArray[np.int64],
+    item: NDArray[np.int64],
+    rating: Floats,
+    rounds: int,
+    a: float,
+    b: float,
+) -> tuple[float, Floats, Floats]:
+    mean, of_user, of_item = rating.mean(), np.zeros(8), np.zeros(6)
+    for _ in range(rounds):
+        for i in set(item):
+            rows = item == i
+            of_item[i] = (rating - mean - of_user[user])[rows].sum() / (rows.sum() + a)
+        for u in set(user):
+            rows = user == u
+            of_user[u] = (rating - mean - of_item[item])[rows].sum() / (rows.sum() + b)
+    return mean, of_user, of_item
+
+
+def fit(user: Floats, item: Floats, rating: Floats, rounds: int, a: float, b: float) -> Biases:
+    return fit_biases(
+        torch.from_numpy(user),
+        torch.from_numpy(item),
+        tensor(rating),
+        n_users=8,
+        n_items=6,
+        rounds=rounds,
+        item_shrinkage=a,
+        user_shrinkage=b,
+    )
+
+
+@pytest.mark.parametrize(("rounds", "a", "b"), [(1, 3.0, 5.0), (10, 3.0, 5.0), (10, 0.0, 0.0)])
+def test_biases(ratings: tuple[Floats, ...], rounds: int, a: float, b: float) -> None:
+    found = fit(*ratings, rounds, a, b)
+    mean, user, item = biases_by_hand(*ratings, rounds, a, b)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found.mean, mean, rtol=1e-12)
+    np.testing.assert_allclose(found.user, user, atol=1e-12)
+    np.testing.assert_allclose(found.item, item, atol=1e-12)
+    assert found.user[3] == found.item[2] == 0
+    assert found.user.abs().max() > 0.1
+
+
+def test_calibrated_floor(rng: np.random.Generator, ratings: tuple[Floats, ...]) -> None:
+    user, item, rating = ratings
+    fold = np.array([2, 0, 1, 0, 1, 0, 1, 2])  # users 0 and 7 are in none
+    source_bias = rng.standard_normal(8)
+
+    def biases_of(rows: NDArray[np.bool_]) -> Biases:
+        return fit(user[rows], item[rows], rating[rows], 4, 3.0, 5.0)
+
+    floor = fit_calibrated_floor(
+        torch.from_numpy(user),
+        torch.from_numpy(item),
+        tensor(rating),
+        fold=torch.from_numpy(fold),
+        n_folds=2,
+        source_bias=torch.from_numpy(source_bias),
+        fit_target=lambda rows: biases_of(rows.numpy()),
+    )
+    base = []
+    for f in (0, 1, 9):  # without the rows of fold 0, of fold 1, and of nobody
+        mean, _, of_item = biases_by_hand(*(part[fold[user] != f] for part in ratings), 4, 3.0, 5.0)
+        base.append(mean + of_item)
+    rows = [n for n in range(len(user)) if fold[user[n]] < 2]
+    design = np.array([[1, base[fold[user[n]]][item[n]], source_bias[user[n]]] for n in rows])
+    a, b, c = np.linalg.solve(design.T @ design, design.T @ rating[rows])
+    np.testing.assert_allclose(floor.weights, (a, b, c), rtol=1e-9)
+    np.testing.assert_allclose(floor.item, a + b * np.array(base), rtol=1e-9)
+    np.testing.assert_allclose(floor.user, c * source_bias, rtol=1e-9)
+
+
+def test_ridge_item_vectors(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    item = rng.integers(0, 6, 40)
+    item = item[item != 4]
+    user_e, residual = rng.standard_normal((len(item), K)), rng.standard_normal(len(item))
+
+    def solve() -> Floats:
+        given = (tensor(user_e), torch.from_numpy(item), torch.from_numpy(residual))
+        return numpy(solve_item_vectors(*given, n_items=6, reg_weight=0.7))
+
+    found = solve()
+    for i in range(6):
+        e, r = user_e[item == i], residual[item == i]
+        expected = np.linalg.solve(e.T @ e + 0.7 * np.eye(K), e.T @ r)
+        np.testing.assert_allclose(found[i], expected, atol=1e-5)
+    assert (found[4] == 0).all()
+    monkeypatch.setattr("recbole_cdr_mm.layers.ridge._ROWS_AT_ONCE", 7)
+    np.testing.assert_allclose(solve(), found, atol=1e-5)
+
+
+def test_text_projection(rng: np.random.Generator) -> None:
+    features, known = 20 * rng.standard_normal((5, 4)), np.array([0, 1, 1, 0, 1], dtype=bool)
+    features[~known] = 0
+    layer = TextProjection(tensor(features), torch.from_numpy(known), K, generator())
+    with torch.no_grad():
+        layer.linear.bias.normal_(generator=generator(2))
+        layer.no_text.normal_(generator=generator(3))
+    item = np.array([4, 0, 3, 1, 4])
+    scale = np.sqrt((features[known] ** 2).mean())
+    weight, bias = numpy(layer.linear.weight), numpy(layer.linear.bias)
+    expected = features[item] / scale @ weight.T + bias
+    expected[[1, 2]] = numpy(layer.no_text)
+    found = layer(torch.from_numpy(item))
+    np.testing.assert_allclose(numpy(found), expected, atol=1e-5)
+    found.sum().backward()
+    np.testing.assert_allclose(numpy(layer.no_text.grad), 2)  # learned, from its two items alone
+    assert set(layer.state_dict()) == {"linear.weight", "linear.bias", "no_text"}
+
+
+ROW = np.array([0, 0, 0, 2, 2, 4])  # users 1 and 3 have no history
+
+
+def test_ragged_softmax(rng: np.random.Generator) -> None:
+    logit = 5 * rng.standard_normal(len(ROW))
+    logit[:2] += 1000  # overflows without the maximum taken off
+    found = numpy(ragged_softmax(torch.from_numpy(logit), torch.from_numpy(ROW), 5))
+    for user in (0, 2, 4):
+        own = np.exp(logit[user == ROW] - logit[user == ROW].max())
+        np.testing.assert_allclose(found[user == ROW], own / own.sum(), atol=1e-12)
+
+
+def test_characteristic_encoder(rng: np.random.Generator) -> None:
+    encoder = CharacteristicEncoder(K, generator())
+    with torch.no_grad():
+        encoder.hidden.bias.normal_(generator=generator(2))
+    item_e = rng.standard_normal((len(ROW), K))
+    weight, bias = numpy(encoder.hidden.weight), numpy(encoder.hidden.bias)
+    logit = relu(item_e @ weight.T + bias) @ numpy(encoder.logit.weight)[0]
+    expected = np.zeros((5, K))
+    for user in (0, 2, 4):
+        own = np.exp(logit[user == ROW])
+        expected[user] = own / own.sum() @ item_e[user == ROW]
+    given = tensor(item_e).requires_grad_()
+    found = encoder(given, torch.from_numpy(ROW), 5)
+    np.testing.assert_allclose(numpy(found), expected, atol=1e-5)
+    assert (found[[1, 3]] == 0).all()  # an empty history
+    found[1].sum().backward()
+    assert torch.isfinite(given.grad).all()
+    nobody = encoder(torch.zeros(0, K), torch.zeros(0, dtype=torch.int64), 2)
+    assert nobody.tolist() == [[0.0] * K] * 2
+
+
+def test_characteristics_do_not_depend_on_the_order_of_a_history(rng: np.random.Generator) -> None:
+    encoder = CharacteristicEncoder(K, generator())
+    item_e, row = tensor(rng.standard_normal((len(ROW), K))), torch.from_numpy(ROW)
+    order = torch.from_numpy(rng.permutation(len(ROW)))
+    torch.testing.assert_close(encoder(item_e[order], row[order], 5), encoder(item_e, row, 5))
+    alone = encoder(item_e[3:5], torch.zeros(2, dtype=torch.int64), 1)
+    torch.testing.assert_close(alone[0], encoder(item_e, row, 5)[2])
+
+
+def test_bridges_and_what_they_map(rng: np.random.Generator) -> None:
+    network = MetaNetwork(K, 7, generator(), start_at_zero=False)
+    with torch.no_grad():
+        for bias in (network.hidden.bias, network.output.bias):
+            bias.normal_(generator=generator(2))
+    characteristic, user_e = rng.standard_normal((4, K)), rng.standard_normal((4, K))
+    w1, b1 = numpy(network.hidden.weight), numpy(network.hidden.bias)
+    w2, b2 = numpy(network.output.weight), numpy(network.output.bias)
+    bridge = network(tensor(characteristic))
+    bridged = numpy(apply_bridge(tensor(user_e), bridge))
+    for p, u, found, mapped in zip(characteristic, user_e, numpy(bridge), bridged, strict=True):
+        flat = w2 @ relu(w1 @ p + b1) + b2
+        rows = [flat[row * K : (row + 1) * K] for row in range(K)]  # Eq. 4, row by row
+        np.testing.assert_allclose(found, rows, atol=1e-5)
+        np.testing.assert_allclose(mapped, sum(u[row] * rows[row] for row in range(K)), atol=1e-4)
+
+
+def test_bridges_may_start_at_zero_and_still_learn(rng: np.random.Generator) -> None:
+    network = MetaNetwork(K, 7, generator(), start_at_zero=True)
+    bridge = network(tensor(rng.standard_normal((4, K))))
+    assert (bridge == 0).all()
+    (bridge * tensor(rng.standard_normal((4, K, K)))).sum().backward()
+    assert (network.output.weight.grad != 0).any()
+
+
+def test_losses(rng: np.random.Generator) -> None:
+    first, second = rng.standard_normal((2, 9))
+    found = squared_error(tensor(first), tensor(second))
+    np.testing.assert_allclose(found, ((first - second) ** 2).mean(), rtol=1e-5)
+    found = bayesian_personalised_ranking(tensor(first), tensor(second))
+    np.testing.assert_allclose(found, np.log1p(np.exp(second - first)).mean(), rtol=1e-5)
+    far = bayesian_personalised_ranking(torch.tensor([-500.0]), torch.tensor([500.0]))
+    assert far.item() == pytest.approx(1000)
+
+
+def test_initial_weights_come_from_the_generator_alone() -> None:
+    torch.manual_seed(1)
+    one = normal_embedding(500, K, 0.1, generator())
+    linear = seeded_linear(50, 30, generator())
+    torch.manual_seed(2)
+    two = normal_embedding(500, K, 0.1, generator())
+    assert torch.equal(one.weight, two.weight)
+    assert torch.equal(linear.weight, seeded_linear(50, 30, generator()).weight)
+    assert not torch.equal(one.weight, normal_embedding(500, K, 0.1, generator(2)).weight)
+    assert (one.weight[0] == 0).all()
+    assert one.padding_idx == 0
+    assert one.weight[1:].std().item() == pytest.approx(0.1, rel=0.1)
+    for parameter in linear.parameters():  # uniform, as torch draws it
+        assert 0.9 < parameter.abs().max().item() * np.sqrt(50) <= 1
+        assert parameter.std().item() * np.sqrt(50) == pytest.approx(np.sqrt(1 / 3), rel=0.2)
+    assert seeded_linear(4, 2, generator(), bias=False).bias is None
+
+
+@pytest.mark.parametrize("start_at_zero", [True, False])
+def test_layers_draw_nothing_of_their_own(start_at_zero: bool) -> None:
+    def parameters(seed: int) -> list[Tensor]:
+        torch.manual_seed(seed)
+        own = generator()
+        network = MetaNetwork(K, 5, own, start_at_zero=start_at_zero)
+        return [*network.parameters(), *CharacteristicEncoder(K, own).parameters()]
+
+    for first, second in zip(parameters(1), parameters(2), strict=True):
+        assert torch.equal(first, second)
