@@ -151,7 +151,7 @@ RECBOLE_MODELS: Mapping[str, RecBoleModel] = MappingProxyType(
                 Option(
                     "neigh_info_method",
                     ("random", "louvain"),
-                    "in RecBole 1.2.1 this method ends with a TypeError",
+                    "`knn` ends with a TypeError in RecBole 1.2.1",
                 ),
             ),
             n_bytes=lambda users, items: users * items,

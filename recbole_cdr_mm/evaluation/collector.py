@@ -36,10 +36,9 @@ class ColdStartCollector(Collector):
         pair, split = train_data._dataset.pair, train_data._dataset.split
         items = pair.items("target")
         n_items = items.stop - items.start
-        topk = self.topk or [1]
-        if self.full and max(topk) > n_items:
+        if self.config["eval_task"] == "ranking" and max(self.topk) > n_items:
             raise ConfigError(
-                f"`topk: {topk}` recommends more than the {n_items} target items. Give less."
+                f"`topk: {self.topk}` recommends more than the {n_items} target items. Give less."
             )
         counts = np.bincount(split.train.item, minlength=items.stop)[items]
         users = np.bincount(split.train.user)

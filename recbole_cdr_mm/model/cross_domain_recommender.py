@@ -10,7 +10,7 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
-from torch import Tensor, nn
+from torch import Tensor
 
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.loader import PairwiseLoader, RowLoader

@@ -1,4 +1,4 @@
-"""MetaMMCDR: a personalised bridge, generated from the text of what a user liked in the source domain.
+"""MetaMMCDR: a personalised bridge, made from the text of what a user liked in the source domain.
 
 Reference:
     "MetaMMCDR": a meta network over multimodal characteristics for cross-domain recommendation to
@@ -66,10 +66,11 @@ class MetaMMCDR(CrossDomainRecommender):
         A learned projection d -> k stands before Eq. 2 (see `TextProjection`). In Eq. 7 the target
         item's vector v_j is the target model's; the bold v could also be read as the text's.
         An empty source history gives p_u = 0, so all such users share one bridge.
-        Preset `default` alone: biases in the base models; a rating-aware encoder; the score is added
-        to CalibratedTransfer's floor, and the bridges begin at 0; the bridge is trained on simulated
-        cold users, whose own ratings are neither in the floor nor in the item vectors that they are
-        scored with.
+        Preset `default` alone: biases in the base models; a rating-aware encoder; the score is
+        added to CalibratedTransfer's floor, and the bridges begin at 0; the bridge is trained on
+        simulated cold users, whose own ratings are neither in the item biases nor in the item
+        vectors that they are scored with. The target model's user vectors, and the floor's three
+        weights, are fitted with all training ratings.
     """
 
     final_stage = "bridge"
@@ -138,7 +139,7 @@ class MetaMMCDR(CrossDomainRecommender):
     def _task_oriented(self, dataset: PairDataset) -> Training:
         """Eq. 7: errors of the target ratings of overlapped training users."""
         train = dataset.split.train
-        rows = train.where((train.user <= self.n_overlapped))
+        rows = train.where(train.user <= self.n_overlapped)
         return Training(
             trains=self._bridge_parameters,
             loss=self.task_oriented_loss,
@@ -230,7 +231,7 @@ class MetaMMCDR(CrossDomainRecommender):
         return self._bridged
 
     def _score_cold(self, user: Tensor, user_e: Tensor, item: Tensor) -> Tensor:
-        """Floor plus dot product, (B,); a training user meets the view without their own ratings."""
+        """Floor plus dot product, (B,); in training by the view without the user's own ratings."""
         if not self.training:
             floor, item_e = self.cold_item_floor[item], self.cold_item_e[item]
         else:

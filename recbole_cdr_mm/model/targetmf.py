@@ -1,7 +1,8 @@
 """TargetMF: matrix factorisation of the target domain alone.
 
 Reference:
-    Koren, Bell and Volinsky. "Matrix Factorization Techniques for Recommender Systems." Computer 2009.
+    Koren, Bell and Volinsky. "Matrix Factorization Techniques for Recommender Systems." Computer,
+    2009.
 """
 
 from __future__ import annotations
@@ -35,9 +36,7 @@ class TargetMF(CrossDomainRecommender):
         super().__init__(config, dataset)
         self.keeps_random_vector = config["cold_user"] == "random"
         mean = float(dataset.split.train.rating.mean())
-        self.target = MF(
-            dataset.pair, "target", mean=mean, config=config, generator=self.generator
-        )
+        self.target = MF(dataset.pair, "target", mean=mean, config=config, generator=self.generator)
         warm_users = torch.nonzero(self.is_warm).squeeze(1)
         self.register_buffer("warm_users", warm_users, persistent=False)
         self.n_overlapped = dataset.pair.n_overlapped

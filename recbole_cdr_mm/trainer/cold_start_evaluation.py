@@ -68,7 +68,7 @@ class ColdStartEvaluation(Trainer):
     def _neg_sample_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Any, Any]:
         interaction, scores, positive_u, positive_i = super()._neg_sample_batch_eval(batched_data)
         if self.config["eval_type"] == EvaluatorType.VALUE:
-            scores = self._scale.ratings(scores)
+            scores = self._scale.ratings(scores.flatten())  # KD_DAGFM's have shape (B, 1)
             interaction = self._in_stars(interaction)
             rows = [interaction[self.config[f]] for f in ("USER_ID_FIELD", "ITEM_ID_FIELD")]
             self._batches.append((*rows, interaction[self.config["RATING_FIELD"]], scores))

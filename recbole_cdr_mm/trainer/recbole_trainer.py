@@ -31,7 +31,7 @@ class NumbersOnly(Trainer):
         if torch.isnan(loss):
             raise ConfigError(
                 f"{self.config['model']}: the training loss is no number (NaN). Give a"
-                f" lower learning_rate than {self.learning_rate}, or other values of the model's keys."
+                f" learning_rate below {self.learning_rate}, or other values of the model's keys."
             )
 
     def _full_sort_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Any, Any]:
@@ -128,7 +128,7 @@ class ResumableEpochs(Trainer):
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         """Keep all that a run needs to go on, in tensors, arrays and plain values."""
-        file = kwargs.get("saved_model_file", self.saved_model_file)
+        file = str(kwargs.get("saved_model_file") or self.saved_model_file)
         others = self.model.other_parameter()
         state = {
             "config": plain_config(self.config.final_config_dict),

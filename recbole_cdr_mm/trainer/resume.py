@@ -19,7 +19,7 @@ RUN_KEYS = frozenset(
 
 
 def run_config(config: Any) -> dict[str, Any]:
-    """The values that decide what a run computes, as plain values; the data by their fingerprint."""
+    """The values that decide what a run computes, all plain; the data by their fingerprint."""
     return _relevant(plain_config(config.final_config_dict))
 
 

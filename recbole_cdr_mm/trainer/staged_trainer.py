@@ -103,6 +103,8 @@ class StagedTrainer(ColdStartEvaluation):
             if number >= self.progress.finished:
                 self._run(stage, resumed)
                 resumed = None
+        if resumed is not None:  # nothing was left to train: keep it where evaluation looks
+            self._checkpoint()
         self.best_valid_score, self.best_valid_result = -1.0, None
         if valid_data:
             score, self.best_valid_result = self._valid_epoch(valid_data, show_progress)

@@ -1,0 +1,255 @@
+"""A run that is killed goes on to the same numbers; what does not fit is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from model_checks import (
+    TINY,
+    changed,
+    tiny_pair,
+    with_target_ratings,
+    without_log_file,
+    write_world,
+)
+
+from recbole_cdr_mm.checkpoint import load_checkpoint
+from recbole_cdr_mm.quick_start import main
+
+# Kills its own process at the end of the second epoch of a stage, before that epoch is kept.
+KILLED = """
+import os, signal, sys
+from recbole_cdr_mm import compat
+compat.apply()
+from recbole_cdr_mm.quick_start import main
+from recbole_cdr_mm.trainer.staged_trainer import StagedTrainer
+
+stage_name, arguments = sys.argv[1], sys.argv[2:]
+train = StagedTrainer._train_one_epoch
+
+def train_and_die(trainer, stage, training, report):
+    train(trainer, stage, training, report)
+    if stage.name == stage_name and report.epochs == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+StagedTrainer._train_one_epoch = train_and_die
+sys.exit(main(arguments))
+"""
+META = {"model": "MetaMMCDR", **TINY, "learning_rate": 0.01, "stopping_step": 1, "epochs": 6}
+SMALL = {"model": "TargetMF", **TINY, "epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tiny_pair(), tmp_path_factory.mktemp("data"))
+
+
+def arguments(data_path: Path, folder: Path, **values: Any) -> list[str]:
+    """A command line whose checkpoints and result lie in a folder."""
+    folder.mkdir(exist_ok=True)
+    everything = {
+        "dataset": "tiny",
+        "data_path": data_path,
+        "checkpoint_dir": folder / "saved",
+        "result_json": folder / "result.json",
+        "use_gpu": False,
+        "show_progress": False,
+        **values,
+    }
+    return [f"--{key}={value}" for key, value in everything.items()]
+
+
+def run(data_path: Path, folder: Path, **values: Any) -> dict[str, Any]:
+    """The result of a command line, without what differs between any two runs."""
+    with without_log_file():
+        assert main(arguments(data_path, folder, **values)) == 0
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    for stage in result["stages"]:
+        del stage["seconds"], stage["examples_per_second"]
+    return result
+
+
+def only_checkpoint(folder: Path) -> Path:
+    """The one file in the folder of checkpoints."""
+    (file,) = (folder / "saved").iterdir()
+    return file
+
+
+@pytest.fixture(scope="module")
+def whole(data_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The result of a run that nobody killed."""
+    return run(data_path, tmp_path_factory.mktemp("whole"), **META)
+
+
+class TestKilled:
+    @pytest.mark.parametrize("stage", ["source", "target", "bridge"])
+    def test_goes_on_to_the_same_result(
+        self, data_path: Path, tmp_path: Path, whole: dict[str, Any], stage: str
+    ) -> None:
+        command = [sys.executable, "-c", KILLED, stage, *arguments(data_path, tmp_path, **META)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        killed = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert not (tmp_path / "result.json").exists()
+        progress = load_checkpoint(only_checkpoint(tmp_path))["progress"]
+        last = progress["reports"][-1]
+        assert (last["name"], last["epochs"]) == (stage, 1)
+        assert run(data_path, tmp_path, **META, resume=True) == whole
+
+    def test_something_was_at_stake(self, whole: dict[str, Any]) -> None:
+        """Epochs before and after the kill count, and the best one is not the start."""
+        bridge = whole["stages"][-1]
+        assert 1 < bridge["best_epoch"] <= bridge["epochs"]
+
+
+class TestResume:
+    def test_without_a_checkpoint_begins_at_the_start(
+        self, data_path: Path, tmp_path: Path, whole: dict[str, Any]
+    ) -> None:
+        assert run(data_path, tmp_path, **META, resume=True) == whole
+
+    def test_finished_run(self, data_path: Path, tmp_path: Path) -> None:
+        first = run(data_path, tmp_path, **SMALL)
+        before = load_checkpoint(only_checkpoint(tmp_path))
+        assert run(data_path, tmp_path, **SMALL, resume=True) == first
+        after = load_checkpoint(only_checkpoint(tmp_path))
+        assert not changed(before["state_dict"], after["state_dict"])
+        assert before["progress"] == after["progress"]
+
+    @pytest.mark.parametrize("own", ["missing", "unfinished"])
+    def test_by_path(self, data_path: Path, tmp_path: Path, own: str) -> None:
+        """The named file counts, whatever lies where the run keeps its own."""
+        first = run(data_path, tmp_path, **SMALL)
+        checkpoint = only_checkpoint(tmp_path)
+        elsewhere = shutil.move(checkpoint, tmp_path / "elsewhere.pth")
+        if own == "unfinished":
+            other = run(data_path, tmp_path / "other", **{**SMALL, "reg_weight": 5.0})
+            assert other["test"] != first["test"]
+            shutil.move(only_checkpoint(tmp_path / "other"), checkpoint)
+        assert run(data_path, tmp_path, **SMALL, resume=elsewhere) == first
+
+    def test_without_resume_begins_at_the_start(self, data_path: Path, tmp_path: Path) -> None:
+        first = run(data_path, tmp_path, **SMALL)
+        only_checkpoint(tmp_path).write_bytes(b"whatever was here before")
+        assert run(data_path, tmp_path, **SMALL) == first
+
+    def test_moved_data_and_device_do_not_matter(self, data_path: Path, tmp_path: Path) -> None:
+        first = run(data_path, tmp_path, **SMALL)
+        moved = shutil.copytree(data_path, tmp_path / "moved")
+        resumed = run(moved, tmp_path, **SMALL, resume=True, show_progress=True, worker=0)
+        assert resumed == first
+
+
+class TestRefused:
+    """Each with exit code 2 and one error; nothing is trained, written or thrown away."""
+
+    @pytest.fixture
+    def trained(self, data_path: Path, tmp_path: Path) -> Path:
+        run(data_path, tmp_path, **SMALL)
+        (tmp_path / "result.json").unlink()
+        return shutil.copy(only_checkpoint(tmp_path), tmp_path / "other.pth")
+
+    @pytest.fixture
+    def refuse(self, data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+        def refused(text: str, *, data: Path = data_path, **values: Any) -> None:
+            before = contents(tmp_path / "saved")
+            capsys.readouterr()
+            with without_log_file():
+                assert main(arguments(data, tmp_path, **{**SMALL, **values})) == 2
+            error = capsys.readouterr().err
+            assert error.startswith("ConfigError: ")
+            assert error.count("\n") == 1
+            assert text in error
+            assert not (tmp_path / "result.json").exists()
+            assert contents(tmp_path / "saved") == before
+
+        return refused
+
+    def test_other_model(self, data_path: Path, tmp_path: Path, trained: Path, refuse: Any) -> None:
+        refuse(
+            "other.pth: is a checkpoint of model TargetMF, not of MetaMMCDR. Name the right file,"
+            " or leave `resume` out.",
+            model="MetaMMCDR",
+            resume=trained,
+        )
+
+    def test_other_data_set(self, tmp_path: Path, trained: Path, refuse: Any) -> None:
+        data = write_world(tiny_pair(seed=1), tmp_path / "data", "other_pair")
+        refuse(
+            "other.pth: is a checkpoint of dataset tiny, not of other_pair. Name the right file",
+            data=data,
+            dataset="other_pair",
+            resume=trained,
+        )
+
+    def test_other_value(self, trained: Path, refuse: Any) -> None:
+        refuse(
+            "other.pth: was trained with other values of learning_rate (0.005 there, 0.1 here)."
+            " Give the same, or leave `resume` out.",
+            learning_rate=0.1,
+            resume=trained,
+        )
+
+    def test_other_split(self, trained: Path, refuse: Any) -> None:
+        refuse(
+            "other.pth: was trained on other ratings, or another split of them, than tiny has now."
+            " Bring the same files and split_seed back, or leave `resume` out.",
+            split_seed=3,
+            resume=trained,
+        )
+
+    @pytest.mark.parametrize("by_path", [True, False])
+    def test_changed_ratings(
+        self, tmp_path: Path, trained: Path, refuse: Any, by_path: bool
+    ) -> None:
+        pair = tiny_pair()
+        other = with_target_ratings(pair, lambda r: r % 5 + 1, {pair.users[0]})
+        refuse(
+            "was trained on other ratings, or another split of them, than tiny has now.",
+            data=write_world(other, tmp_path / "data"),
+            resume=trained if by_path else True,
+        )
+
+    @pytest.mark.parametrize("by_path", [True, False])
+    @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+    def test_damaged(
+        self, tmp_path: Path, trained: Path, refuse: Any, by_path: bool, damage: str
+    ) -> None:
+        file = trained if by_path else only_checkpoint(tmp_path)
+        content = bytearray(file.read_bytes())
+        middle = content.find(b"PK\x03\x04", len(content) // 2) - 20  # in a tensor's values
+        content[middle] ^= 1
+        parts = {"cut": content[: len(content) // 2], "flipped": content, "empty": b""}
+        file.write_bytes(parts[damage])
+        refuse(file.name, resume=trained if by_path else True)
+
+    def test_missing(self, tmp_path: Path, trained: Path, refuse: Any) -> None:
+        trained.unlink()
+        refuse(
+            "other.pth: there is no such checkpoint. Correct the path or train first.",
+            resume=trained,
+        )
+
+    def test_folder(self, tmp_path: Path, trained: Path, refuse: Any) -> None:
+        refuse("there is no such checkpoint", resume=tmp_path / "saved")
+
+    def test_no_checkpoint(self, tmp_path: Path, trained: Path, refuse: Any) -> None:
+        trained.write_text("user_id:token\n", encoding="utf-8")
+        refuse("other.pth", resume=trained)
+
+    def test_checkpoint_of_something_else(self, trained: Path, refuse: Any) -> None:
+        torch.save({"state_dict": {}}, trained)
+        refuse("other.pth", resume=trained)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}

@@ -1,0 +1,295 @@
+"""StagedTrainer: which epoch counts, what is reported, and what decides a result."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from model_checks import TINY, Run, build_run, changed, run_mm, snapshot, tiny_pair, write_world
+from torch.optim import SGD, Adam
+
+from recbole_cdr_mm.errors import StageError
+from recbole_cdr_mm.stage import Stage, Training
+
+META = {"model": "MetaMMCDR", **TINY}
+TARGET = {"model": "TargetMF", **TINY}
+
+
+@pytest.fixture(scope="module")
+def data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tiny_pair(), tmp_path_factory.mktemp("data"))
+
+
+def without_times(result: dict[str, Any]) -> dict[str, Any]:
+    """A result without what differs between any two runs."""
+    result = copy.deepcopy(result)
+    for stage in result["stages"]:
+        del stage["seconds"], stage["examples_per_second"]
+    return result
+
+
+def scripted(
+    run: Run, scores: Sequence[float] | None, *, max_epochs: int = 6, **training: Any
+) -> Callable[..., list[Stage]]:
+    """A stage that is trained as ever, and whose validation says what it is told to."""
+    model = run.model
+    items = run.dataset.pair.items("target")
+    stage = model.pretraining("target", model.target, run.dataset.split.train, items)
+    values = {**vars(stage.training), "max_epochs": max_epochs, **training}
+    validate = None if scores is None else iter(scores).__next__
+    return lambda dataset, _: [Stage("target", training=Training(**values), validate=validate)]
+
+
+def fit_scripted(data_path: Path, scores: Sequence[float] | None, **values: Any) -> Run:
+    keys = ("optimiser", "max_epochs")
+    training = {key: values.pop(key) for key in keys if key in values}
+    run = build_run(data_path, **{**TARGET, **values})
+    run.model.stages = scripted(run, scores, **training)
+    return run.fit()
+
+
+class TestRequirements:
+    def test_a_stage_without_what_it_requires(self, data_path: Path) -> None:
+        run = build_run(data_path, **META)
+        stages = run.model.stages
+        run.model.stages = lambda *args: [s for s in stages(*args) if s.name != "target"]
+        text = "^MetaMMCDR, stage `bridge`: stage `target` is not trained. Put it before this one"
+        with pytest.raises(StageError, match=text):
+            run.fit()
+        run = build_run(data_path, **META)
+        stages = run.model.stages
+        run.model.stages = lambda *args: list(stages(*args)[-1:])
+        with pytest.raises(StageError, match="stage `source` and `target` is not trained"):
+            run.fit()
+
+    def test_with_all_it_requires(self, data_path: Path) -> None:
+        run = build_run(data_path, **META).fit()
+        assert run.model.trained_stages == ["source", "target", "bridge"]
+
+
+class TestBestEpoch:
+    @pytest.mark.parametrize(
+        ("scores", "best"),
+        [
+            ([3, 4, 5, 6, 7, 8, 9], 0),
+            ([9, 3, 4, 5, 6, 7, 8], 1),
+            ([9, 8, 7, 2, 6, 5, 4], 3),
+            ([9, 8, 7, 6, 5, 4, 3], 6),
+        ],
+    )
+    def test_counts_from_before_the_first(
+        self, data_path: Path, scores: list[float], best: int
+    ) -> None:
+        run = fit_scripted(data_path, scores)
+        (report,) = run.trainer.reports
+        assert (report.epochs, report.best_epoch, report.valid_metric) == (6, best, min(scores))
+        _, before, after = run.trainer.stages_seen[0]
+        expected = before if best == 0 else run.trainer.epochs_seen["target", best]
+        assert not changed(expected, after)
+        assert changed(run.trainer.epochs_seen["target", 6], after) or best == 6
+
+    def test_higher_is_better_in_ranking(self, data_path: Path) -> None:
+        run = fit_scripted(data_path, [1, 2, 9, 3, 4, 5, 6], eval_task="ranking")
+        assert (run.trainer.reports[0].best_epoch, run.trainer.reports[0].valid_metric) == (2, 9)
+
+    @pytest.mark.parametrize(("stopping_step", "epochs"), [(1, 4), (2, 5), (10, 6)])
+    def test_early_stopping(self, data_path: Path, stopping_step: int, epochs: int) -> None:
+        """RecBole stops when more than `stopping_step` validations in a row were no better."""
+        run = fit_scripted(data_path, [9, 8, 2, 6, 5, 4, 3], stopping_step=stopping_step)
+        assert (run.trainer.reports[0].epochs, run.trainer.reports[0].best_epoch) == (epochs, 2)
+
+    @pytest.mark.parametrize(
+        ("eval_step", "scores", "best"),
+        [(2, [9, 8, 7, 6], 6), (4, [9, 8, 7], 6), (4, [9, 5, 7], 4), (50, [9, 8], 6)],
+    )
+    def test_last_epoch_is_validated_whatever_eval_step(
+        self, data_path: Path, eval_step: int, scores: list[float], best: int
+    ) -> None:
+        run = fit_scripted(data_path, scores, eval_step=eval_step, epochs=100)
+        assert run.trainer.reports[0].best_epoch == best
+
+    def test_without_validation_the_last_counts(self, data_path: Path) -> None:
+        run = fit_scripted(data_path, None)
+        (report,) = run.trainer.reports
+        assert (report.epochs, report.best_epoch, report.valid_metric) == (6, 6, None)
+        _, _, after = run.trainer.stages_seen[0]
+        assert not changed(run.trainer.epochs_seen["target", 6], after)
+
+    @pytest.mark.parametrize("model", [TARGET, META])
+    def test_validation_users_choose(self, data_path: Path, model: dict[str, Any]) -> None:
+        run = build_run(data_path, **{**model, "epochs": 5, "learning_rate": 0.03})
+        seen: list[float] = []
+        loaders = run.loaders
+        run.trainer.fit(
+            loaders["train"], loaders["valid"], callback_fn=lambda epoch, score: seen.append(score)
+        )
+        report = run.trainer.reports[-1]
+        assert len(seen) == report.epochs
+        assert report.valid_metric <= min(seen)
+        assert run.evaluate("valid")["rmse"] == report.valid_metric
+        if report.best_epoch:
+            assert seen[report.best_epoch - 1] == report.valid_metric
+
+    def test_select_epoch_last(self, data_path: Path) -> None:
+        result = run_mm(data_path, **META, select_epoch="last")
+        assert [stage["best_epoch"] for stage in result["stages"]] == [3, 3, 3]
+        assert [stage["valid_metric"] for stage in result["stages"]] == [None, None, None]
+        assert result["valid"] is not None
+
+    def test_no_validation_users(self, data_path: Path) -> None:
+        result = run_mm(data_path, **META, valid_user_ratio=0)
+        assert result["valid"] is None
+        assert result["data"]["valid_users"] == 0
+        assert [stage["best_epoch"] for stage in result["stages"]] == [3, 3, 3]
+
+
+class TestOptimiser:
+    def test_is_recboles_learner(self, data_path: Path) -> None:
+        moved = {}
+        for learner in ("adam", "sgd"):
+            run = fit_scripted(data_path, None, learner=learner, max_epochs=1)
+            _, before, after = run.trainer.stages_seen[0]
+            table = "target.user_embedding.weight"
+            moved[learner] = (after[table] - before[table]).abs().max().item()
+        assert moved["adam"] > 1.5 * moved["sgd"]
+
+    def test_a_stage_may_bring_its_own(self, data_path: Path) -> None:
+        built = []
+
+        def frozen(parameters: tuple[torch.nn.Parameter, ...]) -> SGD:
+            built.append(parameters)
+            return SGD(parameters, lr=0.0)
+
+        run = fit_scripted(data_path, None, optimiser=frozen)
+        _, before, after = run.trainer.stages_seen[0]
+        assert not changed(before, after)
+        assert [len(parameters) for parameters in built] == [len(run.model.target.trained)]
+
+    def test_each_stage_begins_afresh(
+        self, data_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No moments are carried over, and nothing but the stage's own parameters is held."""
+        run = build_run(data_path, **META)
+        seen = {}
+        descend = type(run.trainer)._train_one_epoch
+
+        def watch(trainer: Any, stage: Stage, training: Training, report: Any) -> None:
+            if report.epochs == 0:
+                held = [id(p) for group in trainer.optimizer.param_groups for p in group["params"]]
+                assert isinstance(trainer.optimizer, Adam)
+                assert sorted(held) == sorted(id(p) for p in training.trains)
+                seen[stage.name] = len(trainer.optimizer.state)
+            descend(trainer, stage, training, report)
+
+        monkeypatch.setattr(type(run.trainer), "_train_one_epoch", watch)
+        run.fit()
+        assert seen == {"source": 0, "target": 0, "bridge": 0}
+
+
+class TestResult:
+    def test_reports_of_stages(self, data_path: Path) -> None:
+        result = run_mm(data_path, **META, meta_epochs=2, stopping_step=10)
+        rows = result["rows"]
+        stages = {stage["name"]: stage for stage in result["stages"]}
+        assert list(stages) == ["source", "target", "bridge"]
+        assert [stage["epochs"] for stage in stages.values()] == [3, 3, 2]
+        assert stages["source"]["examples"] == 3 * rows["source"]
+        assert stages["target"]["examples"] == 3 * rows["train"]
+        assert 0 < stages["bridge"]["examples"] < 2 * rows["train"]  # overlapped users only
+        for stage in stages.values():
+            assert 0 <= stage["best_epoch"] <= stage["epochs"]
+            assert stage["seconds"] > 0
+            speed = stage["examples"] / stage["seconds"]
+            assert stage["examples_per_second"] == pytest.approx(speed)
+        assert stages["bridge"]["valid_metric"] == result["valid"]["RMSE"]
+
+    @pytest.mark.parametrize("model", [META, TARGET, {"model": "CalibratedTransfer"}])
+    def test_same_seed_same_result(
+        self, data_path: Path, tmp_path: Path, model: dict[str, Any]
+    ) -> None:
+        files = [tmp_path / "first.json", tmp_path / "second.json"]
+        for file in files:
+            result = run_mm(data_path, **model, result_json=str(file))
+            assert json.loads(file.read_text(encoding="utf-8")) == result
+        first, second = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+        assert without_times(first) == without_times(second)
+
+    def test_seed_and_split_seed_are_apart(self, data_path: Path) -> None:
+        runs = {
+            name: build_run(data_path, **TARGET, **values)
+            for name, values in (
+                ("as_it_is", {}),
+                ("seed", {"seed": 7}),
+                ("split_seed", {"split_seed": 7}),
+            )
+        }
+        users = {name: run.dataset.split.test_users.tolist() for name, run in runs.items()}
+        first = {name: run.model.target.item_embedding.weight for name, run in runs.items()}
+        assert users["seed"] == users["as_it_is"] != users["split_seed"]
+        assert not torch.equal(first["seed"], first["as_it_is"])
+        assert torch.equal(first["split_seed"], first["as_it_is"])
+
+    def test_another_seed_another_model(self, data_path: Path) -> None:
+        first, other = (build_run(data_path, **META, seed=seed).fit() for seed in (1, 2))
+        parameters = {name for name, _ in first.model.named_parameters()}
+        same = parameters - changed(snapshot(first.model), snapshot(other.model))
+        assert same <= {"text.no_text"}
+
+    def test_data_block_is_the_same_for_all_models(self, data_path: Path) -> None:
+        blocks = [
+            run_mm(data_path, **values)["data"]
+            for values in (
+                META,
+                {"model": "GlobalMean"},
+                {"model": "Popularity", "eval_task": "ranking"},
+            )
+        ]
+        assert blocks[0] == blocks[1] == blocks[2]
+        assert blocks[0]["overlapped_users"] == 60
+        assert blocks[0]["test_users"] == 12
+
+
+class TestFiles:
+    def test_checkpoint_holds_tensors_and_plain_values(self, data_path: Path) -> None:
+        run = build_run(data_path, **META).fit()
+        content = torch.load(run.trainer.saved_model_file, weights_only=True)
+        assert content["other_parameter"] == {"trained_stages": ["source", "target", "bridge"]}
+        assert content["config"]["model"] == "MetaMMCDR"
+        assert content["state_dict"].keys() == run.model.state_dict().keys()
+
+    def test_nothing_is_saved_unless_asked(self, data_path: Path, tmp_path: Path) -> None:
+        for saved, files in ((False, []), (True, [".pth"])):
+            run = build_run(data_path, **TARGET, checkpoint_dir=str(tmp_path / "saved"))
+            run.trainer.fit(run.loaders["train"], run.loaders["valid"], saved=saved)
+            assert [file.suffix for file in (tmp_path / "saved").iterdir()] == files
+
+    def test_fitting_again_changes_nothing(self, data_path: Path) -> None:
+        run = build_run(data_path, **META).fit()
+        before = snapshot(run.model)
+        run.fit()
+        assert not changed(before, snapshot(run.model))
+        assert len(run.trainer.reports) == 3
+
+    def test_tensorboard_has_each_stage(self, data_path: Path, tmp_path: Path) -> None:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        run = build_run(data_path, **META).fit()
+        run.trainer.tensorboard.close()
+        (folder,) = (tmp_path / "log_tensorboard").iterdir()
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        steps = {
+            tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+        }
+        for stage in ("source", "target", "bridge"):
+            assert steps[f"Loss/Train/{stage}"] == [0, 1, 2]
+            values = [event.value for event in events.Scalars(f"Loss/Train/{stage}")]
+            assert np.isfinite(values).all()
+        assert steps["Valid_score/bridge"] == [0, 1, 2]
+        assert "Valid_score/source" not in steps
