@@ -29,8 +29,7 @@ from recbole_cdr_mm.schema import Key, PropertyLoader, read_properties
 PROPERTIES = Path(str(importlib.resources.files("recbole_cdr_mm.properties")))
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 
-# What `RecBole` writes into a config by itself, and what its multi-process start passes on.
-_INTERNAL_KEYS = {"model", "dataset", "nproc", "world_size", "ip", "port", "offset", "local_rank"}
+_INTERNAL_KEYS = {"model", "dataset"}  # named by themselves, and without a default
 
 
 @dataclass(frozen=True)
@@ -194,9 +193,15 @@ class MMConfig(Config):
 
     def _checked(self, given: Mapping[str, Given], model: str) -> dict[str, Any]:
         """The values given, after checking that their keys are known and their types right."""
+        without_effect, _ = read_properties(PROPERTIES / "without_effect.yaml")
         known = {*self.keys, *_INTERNAL_KEYS}
         for name, g in given.items():
-            if name not in known:
+            if name in without_effect and g.value != self.internal_config_dict.get(name):
+                raise ConfigError(
+                    f"{g.origin}: `{name}` has no effect on a pair: {without_effect[name]}."
+                    " Leave it out."
+                )
+            if name not in known | set(without_effect):
                 hint = did_you_mean(name, known) or f" {model} has no such key. Leave it out."
                 raise ConfigError(f"{g.origin}: unknown key `{name}`.{hint}")
         return {
@@ -278,9 +283,6 @@ class MMConfig(Config):
                 " what there is, or give --use_gpu=False."
             )
         config["gpu_id"] = ",".join(gpus)
-        if "local_rank" in config:
-            super()._init_device()
-            return
         config["single_spec"], config["local_rank"] = True, 0
         config["device"] = torch.device("cpu")
         if gpus and found:

@@ -510,3 +510,21 @@ def test_the_paper_preset_is_what_the_models_mark() -> None:
     explained = _keys(*PROPERTIES.glob("model/*.yaml"), PROPERTIES / "overall.yaml")
     assert set(paper) - explained == set()
     assert set(read_properties(PROPERTIES / "preset" / "default.yaml")[0]) == set()
+
+
+# Keys of RecBole's that do nothing on a pair
+
+
+WITHOUT_EFFECT = read_properties(PROPERTIES / "without_effect.yaml")[0]
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_EFFECT))
+def test_a_key_without_effect_is_refused_with_its_reason(name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=re.escape(f"`{name}` has no effect on a pair: {WITHOUT_EFFECT[name]}")
+    ):
+        config(f"--{name}=9")
+
+
+def test_a_key_without_effect_may_have_its_default() -> None:
+    assert config("--normalize_all=None", save_dataset=False)["save_dataset"] is False

@@ -8,7 +8,8 @@ from small_pairs import write_lines
 from recbole_cdr_mm.config import PROPERTIES, RECBOLE_PROPERTIES
 from recbole_cdr_mm.schema import Key, read_properties
 
-OURS = sorted(PROPERTIES.glob("*.yaml")) + sorted(PROPERTIES.glob("*/*.yaml"))
+WITHOUT_EFFECT = PROPERTIES / "without_effect.yaml"  # keys of RecBole's, each with a reason
+OURS = sorted({*PROPERTIES.glob("*.yaml"), *PROPERTIES.glob("*/*.yaml")} - {WITHOUT_EFFECT})
 
 
 @pytest.mark.parametrize(
@@ -94,3 +95,11 @@ def test_recboles_own_comments_are_understood() -> None:
     assert keys["gpu_id"].problem_with("0") is None
     _, keys = read_properties(RECBOLE_PROPERTIES / "model" / "NeuMF.yaml")
     assert keys["mlp_hidden_size"].problem_with([64, "32"])
+
+
+def test_keys_without_effect_have_a_reason_and_no_place_among_ours() -> None:
+    reasons, _ = read_properties(WITHOUT_EFFECT)
+    assert reasons
+    assert all(isinstance(reason, str) and reason for reason in reasons.values())
+    explained = {name for path in OURS for name in read_properties(path)[1]}
+    assert not explained & set(reasons)

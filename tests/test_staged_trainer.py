@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -103,6 +104,15 @@ class TestBestEpoch:
         """RecBole stops when more than `stopping_step` validations in a row were no better."""
         run = fit_scripted(data_path, [9, 8, 2, 6, 5, 4, 3], stopping_step=stopping_step)
         assert (run.trainer.reports[0].epochs, run.trainer.reports[0].best_epoch) == (epochs, 2)
+
+    def test_each_stage_has_its_own_patience(self, data_path: Path) -> None:
+        run = build_run(data_path, **TARGET, stopping_step=1)
+        (first,) = scripted(run, [1, 2, 3, 4])(run.dataset, None)
+        (second,) = scripted(run, [9, 8, 7, 6, 5, 4, 3])(run.dataset, None)
+        run.model.stages = lambda *_: [dataclasses.replace(first, name="first"), second]
+        run.fit()
+        assert [report.epochs for report in run.trainer.reports] == [2, 6]
+        assert [report.best_epoch for report in run.trainer.reports] == [0, 6]
 
     @pytest.mark.parametrize(
         ("eval_step", "scores", "best"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ class PairDataset(Dataset):
             "source": config["source_dataset"],
             "target": config["target_dataset"],
         }
-        self._items = {domain: self._read_items(name) for domain, name in self._domains.items()}
+        self._texts = {d: self._tokens_with_text(name) for d, name in self._domains.items()}
         frames = {domain: self._read_domain(name) for domain, name in self._domains.items()}
         frames["source"] = self._link_users(frames["source"])
         pair = join_domains(frames["source"], frames["target"])
@@ -96,25 +98,32 @@ class PairDataset(Dataset):
             rows = rows.at_least(self.config["positive_threshold"])
         return build_histories(rows, self.pair.n_users, last=last)
 
-    def text_features(self) -> ItemFeatures:
-        """The text features of all items.
+    def text_features(self, *domains: DomainName) -> ItemFeatures:
+        """The text features of domains' items.
+
+        Args:
+            *domains: `source`, `target` or both; the items of the others have none.
 
         Raises:
             DataFormatError: If a domain has no item texts, or a feature store is missing or does
                 not fit.
         """
-        domains: dict[DomainName, DomainTexts] = {}
-        for domain, name in self._domains.items():
+        wanted: dict[DomainName, DomainTexts] = {}
+        for domain in domains:
+            name = self._domains[domain]
             if not self._texts[domain]:
                 raise DataFormatError(
                     f"{self._folder(name) / name}.item gives no item a title or text, so there are"
                     " no text features. Add texts, or run with --item_features=id."
                 )
-            domains[domain] = DomainTexts(
-                name, self._items[domain], self._store_folder(name), self._text_command()
+            wanted[domain] = DomainTexts(
+                name,
+                functools.partial(self._read_items, name),
+                self._store_folder(name),
+                self._text_command(),
             )
-        features = load_text_features(self.pair, domains)
-        self._log_missing_texts(features)
+        features = load_text_features(self.pair, wanted)
+        self._log_missing_texts(features, domains)
         return features
 
     # Files of a domain
@@ -170,14 +179,11 @@ class PairDataset(Dataset):
             f" --data_path={self.config.data_root}"
         )
 
-    def _read_items(self, name: str) -> pd.DataFrame | None:
-        path = self._folder(name) / f"{name}.item"
-        if not path.exists():
-            return None
+    def _read_items(self, name: str, fields: Sequence[str]) -> pd.DataFrame:
         return read_items(
-            path,
+            self._folder(name) / f"{name}.item",
             item_field=self.iid_field,
-            fields=TEXT_FIELDS,
+            fields=fields,
             separator=self.config["field_separator"],
             encoding=self.config["encoding"],
         )
@@ -274,7 +280,6 @@ class PairDataset(Dataset):
         return digest.hexdigest()[:16]
 
     def _describe(self, pair: Pair, split: ColdStartSplit) -> dict[str, Any]:
-        self._texts = {domain: self._tokens_with_text(domain) for domain in self._domains}
         return {
             **pair.statistics(),
             "overlapped_users": pair.n_overlapped,
@@ -289,9 +294,11 @@ class PairDataset(Dataset):
             },
         }
 
-    def _tokens_with_text(self, domain: DomainName) -> set[str]:
-        items = self._items[domain]
-        return set() if items is None else set(item_texts(items, TEXT_FIELDS))
+    def _tokens_with_text(self, name: str) -> set[str]:
+        """Items of a domain with a title or text; none without an `.item` file."""
+        if not (self._folder(name) / f"{name}.item").exists():
+            return set()
+        return set(item_texts(self._read_items(name, TEXT_FIELDS), TEXT_FIELDS))
 
     def _check_parts(self) -> None:
         parts = {
@@ -309,8 +316,9 @@ class PairDataset(Dataset):
                     " a pair with more ratings."
                 )
 
-    def _log_missing_texts(self, features: ItemFeatures) -> None:
-        for domain, name in self._domains.items():
+    def _log_missing_texts(self, features: ItemFeatures, domains: Sequence[DomainName]) -> None:
+        for domain in domains:
+            name = self._domains[domain]
             known = features.known[self.pair.items(domain)]
             if not known.all():
                 self.logger.info(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from dataset_tools.feature_store import FeatureStore, content_hash, item_texts, read_store
+from dataset_tools.feature_store import ADVICE, FeatureStore, content_hash, item_texts, read_store
 from recbole_cdr_mm.data.pair import DomainName, Pair
 from recbole_cdr_mm.errors import DataFormatError
 
@@ -29,20 +31,27 @@ class ItemFeatures:
 
 @dataclass(frozen=True, eq=False)
 class DomainTexts:
-    """Where a domain's texts are: its name, the frame of its `.item` file, its store's folder."""
+    """Where a domain's texts and their features are.
+
+    Attributes:
+        name: The domain.
+        read_items: Reads the given fields of its `.item` file.
+        store_folder: The folder of its feature store.
+        command: What makes the store.
+    """
 
     name: str
-    items: object  # pandas.DataFrame with item_id, title, text; None without an `.item` file
+    read_items: Callable[[Sequence[str]], pd.DataFrame]
     store_folder: Path
     command: str
 
 
 def load_text_features(pair: Pair, domains: Mapping[DomainName, DomainTexts]) -> ItemFeatures:
-    """Join both domains' feature stores to a pair's items.
+    """Join the feature stores of one or both domains to a pair's items.
 
     Args:
         pair: The pair.
-        domains: Both domains' texts and stores.
+        domains: The domains' texts and stores.
 
     Raises:
         DataFormatError: If a store is missing, damaged, of other items or texts, or of another
@@ -50,7 +59,7 @@ def load_text_features(pair: Pair, domains: Mapping[DomainName, DomainTexts]) ->
     """
     stores = {domain: _open_store(texts) for domain, texts in domains.items()}
     _check_alike(stores, domains)
-    width = stores["source"].matrix.shape[1]
+    width = next(iter(stores.values())).matrix.shape[1]
     matrix = np.zeros((pair.n_items, width), dtype=np.float32)
     known = np.zeros(pair.n_items, dtype=bool)
     for domain, store in stores.items():
@@ -67,8 +76,10 @@ def _open_store(texts: DomainTexts) -> FeatureStore:
     try:
         store = read_store(texts.store_folder, texts.name, "text")
     except DataFormatError as error:
-        raise DataFormatError(f"{error} Make the text features with: {texts.command}") from error
-    by_token = item_texts(texts.items, store.info["fields"])
+        problem = str(error).removesuffix(ADVICE).strip()
+        raise DataFormatError(f"{problem} Make the text features with: {texts.command}") from error
+    fields = store.info["fields"]
+    by_token = item_texts(texts.read_items(fields), fields)
     found = content_hash(list(by_token), list(by_token.values()))
     if found != store.info["content_hash"] or set(store.ids) != set(by_token):
         raise DataFormatError(
@@ -91,11 +102,12 @@ def _difference(stored: set[str], present: set[str]) -> str:
 def _check_alike(
     stores: Mapping[DomainName, FeatureStore], domains: Mapping[DomainName, DomainTexts]
 ) -> None:
-    for key in ("encoder", "revision_or_hash", "pooling", "dim"):
-        source, target = (stores[domain].info[key] for domain in ("source", "target"))
-        if source != target:
+    first, *others = domains
+    for key, other in itertools.product(("encoder", "revision_or_hash", "pooling", "dim"), others):
+        one, another = stores[first].info[key], stores[other].info[key]
+        if one != another:
             raise DataFormatError(
-                f"The text features of {domains['source'].name} have {key} {source}, those of"
-                f" {domains['target'].name} have {key} {target}; both domains need the same."
-                f" Make them again with: {domains['target'].command}"
+                f"The text features of {domains[first].name} have {key} {one}, those of"
+                f" {domains[other].name} have {key} {another}; both domains need the same."
+                f" Make them again with: {domains[other].command}"
             )

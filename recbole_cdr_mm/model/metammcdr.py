@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.folds import draw_folds
+from recbole_cdr_mm.data.pair import DomainName
 from recbole_cdr_mm.layers.bridge import MetaNetwork, apply_bridge
 from recbole_cdr_mm.layers.characteristic_encoder import CharacteristicEncoder
 from recbole_cdr_mm.layers.initialise import seeded_linear
@@ -83,13 +84,14 @@ class MetaMMCDR(CrossDomainRecommender):
 
         # layers
         means = (float(rows.rating.mean()) for rows in (pair.source, dataset.split.train))
+        domains: tuple[DomainName, ...] = ("source", "target")
         self.source, self.target = (
             MF(pair, domain, mean=mean, config=config, generator=self.generator)
-            for domain, mean in zip(("source", "target"), means, strict=True)
+            for domain, mean in zip(domains, means, strict=True)
         )
         self.text: TextProjection | None = None
         if config["item_features"] in ("text", "both"):
-            features = dataset.text_features()
+            features = dataset.text_features("source")
             source_rows = slice(0, pair.items("source").stop)
             self.text = TextProjection(
                 torch.from_numpy(features.matrix[source_rows]),

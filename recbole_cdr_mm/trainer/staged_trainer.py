@@ -47,6 +47,8 @@ class StagedTrainer(ColdStartEvaluation):
     the Stage object.
     """
 
+    optimizer: torch.optim.Optimizer | None
+
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
         self.progress = Progress()
@@ -57,8 +59,8 @@ class StagedTrainer(ColdStartEvaluation):
         return self.progress.reports
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer | None:
-        """RecBole's `learner`, over a stage's own parameters; without them there is none yet."""
-        return super()._build_optimizer(**kwargs) if kwargs else None
+        """None: RecBole asks for one over all parameters; each stage gets its own."""
+        return None
 
     def fit(
         self,
@@ -148,11 +150,11 @@ class StagedTrainer(ColdStartEvaluation):
         self, stage: Stage, training: Training, report: StageReport, resumed: dict[str, Any] | None
     ) -> None:
         own = training.optimiser
-        self.optimizer = (
-            own(training.trains) if own else self._build_optimizer(params=list(training.trains))
-        )
+        parameters = training.trains
+        optimiser = own(parameters) if own else super()._build_optimizer(params=list(parameters))
+        self.optimizer = optimiser
         if resumed is not None and resumed["optimizer"] is not None:
-            self.optimizer.load_state_dict(resumed["optimizer"])
+            optimiser.load_state_dict(resumed["optimizer"])
         elif stage.validate:
             report.valid_metric = stage.validate()
             self._keep_best(training)

@@ -1,0 +1,175 @@
+"""One run: a model on a pair, trained and measured, with its outputs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from logging import Logger, getLogger
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import recbole.utils
+from recbole.data import create_samplers
+from recbole.data.utils import get_dataloader
+
+import recbole_cdr_mm
+from dataset_tools.atomic import atomic_path
+from recbole_cdr_mm.config import MMConfig
+from recbole_cdr_mm.data.dataset import PairDataset
+from recbole_cdr_mm.data.samplers import TrainingSampler
+from recbole_cdr_mm.errors import ConfigError
+from recbole_cdr_mm.recbole_models import build_model
+from recbole_cdr_mm.trainer import build_trainer
+from recbole_cdr_mm.trainer.resume import run_config
+
+FEW_USERS = 50  # below, validation users are too few to trust
+VERSIONS_OF = ("recbole", "torch", "numpy", "pandas", "scipy", "transformers")
+
+
+def run(config: MMConfig, *, saved: bool) -> dict[str, Any]:
+    """Train the configured model on its pair, then measure it.
+
+    Args:
+        config: The run's configuration.
+        saved: Whether to keep checkpoints.
+
+    Returns:
+        The result, as `--result_json` writes it.
+
+    Raises:
+        UserError: For whatever the user can put right.
+    """
+    _check_outputs(config)
+    with _logging(config) as logger:
+        _seed(config)
+        pair = PairDataset(config)  # first, so that an error in the data stands alone
+        logger.info(config)
+        logger.info(pair)
+        if 0 < len(pair.split.valid_users) < FEW_USERS:
+            logger.warning("Few validation users (below 50): what they choose is noisy.")
+        parts = pair.build()
+        train_data, valid_data, test_data = _loaders(config, pair, parts)
+        _seed(config)
+        model = build_model(config, parts[0]).to(config["device"])
+        logger.info(model)
+        trainer = build_trainer(config, model)
+        show = {"show_progress": config["show_progress"]}
+        trainer.fit(train_data, valid_data or None, saved=saved, **show)
+        valid = trainer.evaluate(valid_data, load_best_model=saved, **show)  # None without users
+        test = trainer.evaluate(test_data, load_best_model=saved, **show) or {}
+        result = _result(config, pair, trainer, valid, test)
+        _write_outputs(config, pair, trainer, result)
+        logger.info(_short_table(result))
+    return result
+
+
+@contextmanager
+def _logging(config: MMConfig) -> Iterator[Logger]:
+    """RecBole's logger for this run alone: its file ends with the run."""
+    logger = getLogger()
+    before = list(logger.handlers)
+    recbole.utils.init_logger(config)
+    try:
+        yield logger
+    finally:
+        for handler in [h for h in logger.handlers if h not in before]:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def _seed(config: MMConfig) -> None:
+    recbole.utils.init_seed(config["seed"], config["reproducibility"])
+
+
+def _loaders(config: MMConfig, pair: PairDataset, parts: list[PairDataset]) -> list[Any]:
+    """RecBole's loaders of the training, validation and test part."""
+    samplers = list(create_samplers(config, pair, parts))
+    if samplers[0] and not config.is_ours:
+        samplers[0] = TrainingSampler(config, parts[0]).set_phase("train")
+    return [
+        get_dataloader(config, phase)(config, part, sampler, shuffle=phase == "train")
+        for phase, part, sampler in zip(("train", "valid", "test"), parts, samplers, strict=True)
+    ]
+
+
+def _check_outputs(config: MMConfig) -> None:
+    """Find out before the training, not after it, that an output cannot be written."""
+    if config["save_predictions"] and config["eval_task"] != "rating":
+        raise ConfigError(
+            "`save_predictions` writes predicted ratings; with `eval_task: ranking` there are none."
+            " Leave it out."
+        )
+    for key in ("result_json", "save_predictions"):
+        if config[key] and Path(config[key]).is_dir():
+            raise ConfigError(f"`{key}: {config[key]}` is a folder. Name a file in it.")
+        if config[key] and not Path(config[key]).parent.is_dir():
+            raise ConfigError(
+                f"`{key}: {config[key]}`: there is no folder {Path(config[key]).parent}. Make it,"
+                " or name another file."
+            )
+
+
+def _result(
+    config: Any,
+    pair: Any,
+    trainer: Any,
+    valid: Mapping[str, float] | None,
+    test: Mapping[str, float],
+) -> dict[str, Any]:
+    names = {name.lower(): name for name in config["metrics"]}
+    return {
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "preset": config["preset"],
+        "eval_task": config["eval_task"],
+        "seed": config["seed"],
+        "split_seed": config["split_seed"],
+        "test_user_ratio": config["test_user_ratio"],
+        "data": pair.description,
+        "rows": pair.rows,
+        "valid": _named(valid, names) if valid else None,
+        "test": _named(test, names),
+        "stages": [report.as_result() for report in trainer.reports],
+        "predictions": config["save_predictions"],
+        "versions": {
+            "recbole_cdr_mm": recbole_cdr_mm.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in VERSIONS_OF},
+        },
+        "config": run_config(config),
+    }
+
+
+def _named(metrics: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
+    """Metrics under the names that the config gives them: `ndcg@10` as `NDCG@10`."""
+    named = {}
+    for key, value in metrics.items():
+        name, at, k = key.partition("@")
+        named[f"{names.get(name, name)}{at}{k}"] = float(value)
+    return named
+
+
+def _write_outputs(config: Any, pair: Any, trainer: Any, result: Mapping[str, Any]) -> None:
+    if config["save_predictions"]:
+        columns = trainer.predictions
+        tokens = {"user": pair.pair.user_tokens, "item": pair.pair.item_tokens}
+        for name, by_id in tokens.items():
+            columns[name] = by_id[columns[name]].astype(str)
+        with atomic_path(Path(config["save_predictions"])) as path, path.open("wb") as file:
+            np.savez_compressed(file, **columns)
+    if config["result_json"]:
+        with atomic_path(Path(config["result_json"])) as path:
+            path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def _short_table(result: Mapping[str, Any]) -> str:
+    lines = [f"{result['model']} on {result['dataset']} (split_seed {result['split_seed']})"]
+    for part in ("valid", "test"):
+        if result[part]:
+            values = "  ".join(f"{name} {value:.4f}" for name, value in result[part].items())
+            lines.append(f"  {part:5}  {values}")
+    return "\n".join(lines)
