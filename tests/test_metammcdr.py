@@ -30,6 +30,7 @@ from recbole_cdr_mm.data.history import Histories
 from recbole_cdr_mm.data.pair import Ratings
 from recbole_cdr_mm.errors import ConfigError
 
+NO_FLOOR = {"start_from_floor": False, "simulate_cold_users": False}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "id": {"item_features": "id"},
@@ -40,8 +41,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "positive_often_empty": {"history": "positive", "positive_threshold": 5, "history_length": 1},
     "last_three": {"history_length": 3},
     "last_three_positive": {"history_length": 3, "history": "positive"},
-    "no_floor": {"start_from_floor": False},
-    "no_floor_no_bias": {"start_from_floor": False, "use_bias": False},
+    "no_floor": NO_FLOOR,
+    "no_floor_no_bias": {**NO_FLOOR, "use_bias": False},
     "not_simulated": {"simulate_cold_users": False},
     "mapping": {"bridge_loss": "mapping"},
     "ranking": {"eval_task": "ranking"},
@@ -247,8 +248,13 @@ class TestArithmetic:
         assert len(without) > 0
         assert not run.model.characteristic(torch.from_numpy(without)).any()
 
-    @pytest.mark.parametrize("simulate", [True, False])
-    @pytest.mark.parametrize("from_floor", [True, False])
+    def test_simulation_needs_the_floor(self, data_path: Path) -> None:
+        with pytest.raises(ConfigError, match="needs `start_from_floor: True`"):
+            build(data_path, start_from_floor=False)
+
+    @pytest.mark.parametrize(
+        ("simulate", "from_floor"), [(True, True), (False, True), (False, False)]
+    )
     def test_task_oriented_loss(self, data_path: Path, simulate: bool, from_floor: bool) -> None:
         run = build(
             data_path,

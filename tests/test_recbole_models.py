@@ -173,6 +173,19 @@ def test_the_table_holds_all_models_of_recbole(folder: str, base: type, kind: st
     assert listed == models_of(folder, base)
 
 
+def test_the_readme_lists_all_models() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    for start, rates in (("| rating and ranking |", True), ("| ranking only |", False)):
+        (row,) = (line for line in lines if line.startswith(start))
+        for kind, cell in zip(("general", "context-aware"), row.split("|")[2:4], strict=True):
+            named = [
+                name
+                for name, model in RECBOLE_MODELS.items()
+                if model.kind == kind and (not model.no_ratings) == rates
+            ]
+            assert cell.strip() == ", ".join(named)
+
+
 def test_the_docs_hold_the_table() -> None:
     assert markdown_table() in (ROOT / "docs" / "recbole_models.md").read_text(encoding="utf-8")
 

@@ -1,9 +1,8 @@
 """MetaMMCDR: a personalised bridge, made from the text of what a user liked in the source domain.
 
 Reference:
-    "MetaMMCDR": a meta network over multimodal characteristics for cross-domain recommendation to
-    cold-start users; it extends Zhu et al. "Personalized Transfer of User Preferences for
-    Cross-domain Recommendation" (PTUPCDR), WSDM 2022.
+    MetaMMCDR, with its own numbers of equations and of Algorithm 1. It extends PTUPCDR: Zhu et al.
+    "Personalized Transfer of User Preferences for Cross-domain Recommendation." WSDM 2022.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.folds import draw_folds
 from recbole_cdr_mm.data.pair import DomainName
+from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.layers.bridge import MetaNetwork, apply_bridge
 from recbole_cdr_mm.layers.characteristic_encoder import CharacteristicEncoder
 from recbole_cdr_mm.layers.initialise import seeded_linear
@@ -78,6 +78,11 @@ class MetaMMCDR(CrossDomainRecommender):
 
     def __init__(self, config: Any, dataset: PairDataset) -> None:
         super().__init__(config, dataset)
+        if config["simulate_cold_users"] and not config["start_from_floor"]:
+            raise ConfigError(
+                "`simulate_cold_users: True` needs `start_from_floor: True`. Give"
+                " --simulate_cold_users=False."
+            )
         pair, size = dataset.pair, config["embedding_size"]
         self.n_overlapped = pair.n_overlapped
         self.n_source_users = 1 + pair.n_overlapped + pair.n_source_only
