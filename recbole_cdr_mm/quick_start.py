@@ -31,7 +31,8 @@ def run_recbole_mm(
         config_file_list: YAML files.
         config_dict: Wins over the files.
         command_line: `--key=value` arguments; win over the dict.
-        saved: Whether to keep checkpoints.
+        saved: Whether to keep checkpoints. Without them RecBole's own models are measured after
+            their last epoch, since RecBole keeps the best one in its checkpoint alone.
 
     Returns:
         The result, as `--result_json` writes it (README, 'The result').

@@ -45,7 +45,8 @@ def _config(
     config_dict: Mapping[str, Any] | None = None,
 ) -> Config:
     """RecBole's Config for its own models, MMConfig for ours."""
-    command_line = sys.argv[1:]
+    # Arguments of another form are a notebook's or a test runner's; RecBole leaves them out too.
+    command_line = [a for a in sys.argv[1:] if a.startswith("--") and "=" in a]
     name = model_name_of(model, config_file_list, config_dict, command_line)
     if name in find_models():
         return MMConfig(model, dataset, config_file_list, config_dict, command_line)

@@ -35,7 +35,7 @@ def run(config: MMConfig, *, saved: bool) -> dict[str, Any]:
 
     Args:
         config: The run's configuration.
-        saved: Whether to keep checkpoints.
+        saved: Whether to keep checkpoints; see `run_recbole_mm`.
 
     Returns:
         The result, as `--result_json` writes it.
@@ -90,9 +90,10 @@ def _loaders(config: MMConfig, pair: PairDataset, parts: list[PairDataset]) -> l
     samplers = list(create_samplers(config, pair, parts))
     if samplers[0] and not config.is_ours:
         samplers[0] = TrainingSampler(config, parts[0]).set_phase("train")
+    shuffle = {"train": config["shuffle"], "valid": False, "test": False}
     return [
-        get_dataloader(config, phase)(config, part, sampler, shuffle=phase == "train")
-        for phase, part, sampler in zip(("train", "valid", "test"), parts, samplers, strict=True)
+        get_dataloader(config, phase)(config, part, sampler, shuffle=shuffle[phase])
+        for phase, part, sampler in zip(shuffle, parts, samplers, strict=True)
     ]
 
 

@@ -453,6 +453,7 @@ def test_every_key_that_code_reads_exists() -> None:
     derived = {
         *("model", "dataset", "device", "single_spec", "local_rank", "MODEL_TYPE", "eval_type"),
         "data_fingerprint",
+        "feature_fingerprint",
     }
     read = list(_subscripts(PACKAGE))
     assert len(read) > 60

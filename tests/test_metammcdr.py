@@ -404,15 +404,16 @@ class TestHistories:
     def test_bridges_are_generated_once_per_evaluation(
         self, trained: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        calls = []
+        asked: list[int] = []
         transform = trained.model.transform
-        monkeypatch.setattr(trained.model, "transform", lambda u: calls.append(u) or transform(u))
+        monkeypatch.setattr(
+            trained.model, "transform", lambda u: asked.extend(u.tolist()) or transform(u)
+        )
         trained.evaluate()
-        assert len(calls) == 1
-        assert len(calls[0]) == trained.model.n_source_users
-        trained.model.train()
-        trained.evaluate()
-        assert len(calls) == 2
+        trained.evaluate()  # the second one begins anew
+        once = sorted(asked)[::2]
+        assert sorted(asked) == sorted(once * 2)
+        assert set(once) <= set(trained.dataset.split.test_users.tolist())
 
 
 class TestTexts:

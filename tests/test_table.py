@@ -18,6 +18,8 @@ def write(path: Path, model: str, rmse: float, **changed: Any) -> str:
         "dataset": "pair",
         "eval_task": "rating",
         "data": {"test_users": 3, "test_ratings": 12},
+        "rows": {"test": 12},
+        "config": {"valid_metric": "RMSE", "seed": 1},
         "test": {"RMSE": rmse},
         "stages": [{"seconds": 1.0}, {"seconds": 0.5}],
     }
@@ -29,7 +31,7 @@ def test_best_first_with_training_time(tmp_path: Path, capsys: pytest.CaptureFix
     files = [write(tmp_path / "a", "Worse", 0.9), write(tmp_path / "b", "Better", 0.8)]
     assert main(files) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "pair, 3 test users, 12 test ratings"
+    assert lines[0] == "pair, 3 test users, 12 test ratings in use"
     assert [line.split() for line in lines[2:]] == [
         ["Better", "default", "0.8000", "1.5000"],
         ["Worse", "default", "0.9000", "1.5000"],
@@ -37,13 +39,23 @@ def test_best_first_with_training_time(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_bigger_is_better_for_ranking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ranking = {"eval_task": "ranking"}
+    ranking = {"eval_task": "ranking", "config": {"valid_metric": "NDCG@10"}}
     files = [
         write(tmp_path / "a", "Worse", 0, test={"NDCG@10": 0.1}, **ranking),
         write(tmp_path / "b", "Better", 0, test={"NDCG@10": 0.2}, **ranking),
     ]
     assert main(files) == 0
     assert capsys.readouterr().out.splitlines()[2].split()[0] == "Better"
+
+
+def test_tells_runs_of_one_model_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [
+        write(tmp_path / str(seed), "One", seed, config={"valid_metric": "RMSE", "seed": seed})
+        for seed in (1, 2)
+    ]
+    assert main(files) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines[2:]] == ["seed=1", "seed=2"]
 
 
 def test_refuses_other_test_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

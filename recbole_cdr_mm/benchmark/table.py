@@ -23,8 +23,9 @@ def compare(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         results: Results of `run_recbole_mm`, all measured on the same rows.
 
     Returns:
-        A row for each result: model, preset, test metrics and seconds of training; the best value
-        of the first metric first.
+        A row for each result: model, preset, the keys of the configuration in which runs of the
+        same model and preset differ, test metrics and seconds of training. The best value of the
+        metric that chose the epochs first.
 
     Raises:
         ConfigError: If the results are of different tasks or different test rows, which no table
@@ -32,7 +33,7 @@ def compare(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """
     first = results[0]
     for result in results:
-        for key in ("eval_task", "dataset", "data"):
+        for key in ("eval_task", "dataset", "data", "rows"):
             if result[key] != first[key]:
                 raise ConfigError(
                     f"{result['model']} and {first['model']} differ in `{key}`:"
@@ -42,14 +43,29 @@ def compare(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         {
             "model": result["model"],
             "preset": result["preset"],
+            "differs in": _difference(result, results),
             **result["test"],
             "seconds": sum(stage["seconds"] for stage in result["stages"]),
         }
         for result in results
     ]
-    metric = next(iter(first["test"]))
-    ascending = metric in SMALLER_IS_BETTER
-    return pd.DataFrame(rows).sort_values(metric, ascending=ascending, ignore_index=True)
+    metric = first["config"]["valid_metric"]
+    table = pd.DataFrame(rows).sort_values(
+        metric, ascending=metric in SMALLER_IS_BETTER, ignore_index=True
+    )
+    return table if table["differs in"].any() else table.drop(columns="differs in")
+
+
+def _difference(result: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
+    """The keys, with this run's values, in which runs of one model and preset differ."""
+    same = [r["config"] for r in results if (r["model"], r["preset"]) == _kind(result)]
+    keys = sorted(key for config in same for key in config)
+    differing = [k for k in dict.fromkeys(keys) if len({str(c.get(k)) for c in same}) > 1]
+    return " ".join(f"{k}={result['config'].get(k)}" for k in differing)
+
+
+def _kind(result: Mapping[str, Any]) -> tuple[str, str]:
+    return result["model"], result["preset"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     data = results[0]["data"]
     print(
         f"{results[0]['dataset']}, {data['test_users']:,} test users,"
-        f" {data['test_ratings']:,} test ratings"
+        f" {results[0]['rows']['test']:,} test ratings in use"
     )
     print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
     return 0
@@ -76,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _read(path: Path) -> dict[str, Any]:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        result["data"], result["test"], result["stages"]
+        result["data"], result["rows"], result["test"], result["stages"], result["config"]
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}. Name a file of --result_json.") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
@@ -123,13 +124,19 @@ class PairDataset(Dataset):
                 self._text_command(),
             )
         features = load_text_features(self.pair, wanted)
+        self.config["feature_fingerprint"] = features.fingerprint
         self._log_missing_texts(features, domains)
         return features
 
     # Files of a domain
 
+    @property
+    def _root(self) -> Path:
+        """The folder of the domains' folders; RecBole's `data_path` is the data set's own one."""
+        return Path(self.config["data_path"]).parent
+
     def _folder(self, name: str) -> Path:
-        return Path(self.config.data_root) / name
+        return self._root / name
 
     def _store_folder(self, name: str) -> Path:
         feature_path = self.config["feature_path"]
@@ -138,7 +145,7 @@ class PairDataset(Dataset):
     def _text_command(self) -> str:
         feature_path = self.config["feature_path"]
         return (
-            f"python -m dataset_tools text --data_path={self.config.data_root}"
+            f"python -m dataset_tools text --data_path={self._root}"
             f" --dataset={self.dataset_name} --encoder=minilm"
             + (f" --feature_path={feature_path}" if feature_path else "")
         )
@@ -176,7 +183,7 @@ class PairDataset(Dataset):
         return (
             f"The domain `{name}` of the pair `{self.dataset_name}` is missing: there is no {path}."
             f" Give the folder that holds {name}/ with --data_path=DIR, or make it with: {command}"
-            f" --data_path={self.config.data_root}"
+            f" --data_path={self._root}"
         )
 
     def _read_items(self, name: str, fields: Sequence[str]) -> pd.DataFrame:
@@ -357,5 +364,6 @@ class PairDataset(Dataset):
 
 
 def _positives(pair: Pair, threshold: float) -> Pair:
-    values = {**vars(pair), "source": pair.source.at_least(threshold)}
-    return Pair(**{**values, "target": pair.target.at_least(threshold)})
+    return dataclasses.replace(
+        pair, source=pair.source.at_least(threshold), target=pair.target.at_least(threshold)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,13 @@ class ItemFeatures:
 
     matrix: NDArray[np.float32]
     known: NDArray[np.bool_]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the features: what a checkpoint must agree with."""
+        digest = hashlib.sha256(self.matrix.tobytes())
+        digest.update(self.known.tobytes())
+        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,8 +41,8 @@ class CharacteristicEncoder(nn.Module):
         """
         logit = self.logit(torch.relu(self.hidden(item_e))).squeeze(1)  # (N,)
         weight = ragged_softmax(logit, row, n_rows)  # (N,)
-        pooled = torch.zeros(n_rows, item_e.shape[1], dtype=item_e.dtype, device=item_e.device)
-        return pooled.index_add(0, row, weight.unsqueeze(1) * item_e)  # (B, k)
+        weighted = weight.unsqueeze(1) * item_e  # (N, k)
+        return weighted.new_zeros(n_rows, item_e.shape[1]).index_add(0, row, weighted)  # (B, k)
 
 
 def ragged_softmax(logit: Tensor, row: Tensor, n_rows: int) -> Tensor:
@@ -62,5 +62,5 @@ def ragged_softmax(logit: Tensor, row: Tensor, n_rows: int) -> Tensor:
     highest = torch.full((n_rows,), -torch.inf, dtype=logit.dtype, device=logit.device)
     highest = highest.scatter_reduce(0, row, logit.detach(), "amax")  # (B,)
     weight = torch.exp(logit - highest[row])  # (N,)
-    total = torch.zeros(n_rows, dtype=logit.dtype, device=logit.device).index_add(0, row, weight)
+    total = weight.new_zeros(n_rows).index_add(0, row, weight)  # (B,); exp may be in float32
     return weight / total[row]

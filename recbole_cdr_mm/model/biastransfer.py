@@ -17,8 +17,8 @@ from recbole_cdr_mm.stage import Stage
 class BiasTransfer(CrossDomainRecommender):
     """mean + b_i + b_u, where a cold-start user's b_u comes from the source domain.
 
-    Both domains' biases are fitted by alternating shrunken means. On real pairs this beats every
-    published bridge in RMSE: what a bridge is worth is what it adds to this.
+    Both domains' biases are fitted by alternating shrunken means. What a bridge is worth is what it
+    adds to this.
 
     Source: none.
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.folds import draw_folds
+from recbole_cdr_mm.data.history import Histories
 from recbole_cdr_mm.data.pair import DomainName
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.layers.bridge import MetaNetwork, apply_bridge
@@ -67,11 +68,12 @@ class MetaMMCDR(CrossDomainRecommender):
         A learned projection d -> k stands before Eq. 2 (see `TextProjection`). In Eq. 7 the target
         item's vector v_j is the target model's; the bold v could also be read as the text's.
         An empty source history gives p_u = 0, so all such users share one bridge.
-        Preset `default` alone: biases in the base models; a rating-aware encoder; the score is
-        added to CalibratedTransfer's floor, and the bridges begin at 0; the bridge is trained on
-        simulated cold users, whose own ratings are neither in the item biases nor in the item
-        vectors that they are scored with. The target model's user vectors, and the floor's three
-        weights, are fitted with all training ratings.
+        Preset `default` alone, with `eval_task: rating`: biases in the base models; a rating-aware
+        encoder; the score is added to CalibratedTransfer's floor, and the bridges begin at 0; the
+        bridge is trained on simulated cold users, whose own ratings are neither in the item biases
+        nor in the item vectors that they are scored with. The target model's user vectors, and the
+        floor's three weights, are fitted with all training ratings. With `eval_task: ranking` the
+        target model's own biases and vectors are met by all.
     """
 
     final_stage = "bridge"
@@ -218,24 +220,29 @@ class MetaMMCDR(CrossDomainRecommender):
         """The target model's score for users it knows, the bridge's for cold-start users, (B,)."""
         warm = self.is_warm[user]  # (B,)
         known = self.target(torch.where(warm, user, 0), item)  # (B,)
-        return torch.where(warm, known, self._score_cold(user, self._bridged_e()[user], item))
+        user_e = self._bridged_e(torch.where(warm, 0, user))  # (B, k)
+        return torch.where(warm, known, self._score_cold(user, user_e, item))
 
     def train(self, mode: bool = True) -> MetaMMCDR:
         """Switch between training and evaluation; bridges are generated once per evaluation."""
         self._bridged = None
         return super().train(mode)
 
-    def _bridged_e(self) -> Tensor:
-        """Transformed vectors of all users (U, k); zeros for those without a source vector."""
+    def _bridged_e(self, user: Tensor) -> Tensor:
+        """Transformed vectors, (B,) to (B, k); zeros for padding and users without a source vector.
+
+        Each user's is made when it is first asked for, and kept until the end of the evaluation.
+        """
         if self._bridged is None:
-            with torch.no_grad():
-                users = torch.arange(self.n_source_users, device=self.cold_item_e.device)
-                found = [self.transform(part) for part in users.split(_USERS_AT_ONCE)]
-            self._bridged = torch.zeros(
-                self.n_users, self.cold_item_e.shape[1], device=self.cold_item_e.device
-            )
-            self._bridged[: self.n_source_users] = torch.cat(found)
-        return self._bridged
+            self._bridged = self.cold_item_e.new_zeros(self.n_users, self.cold_item_e.shape[1])
+            self._is_bridged = torch.ones_like(self.is_warm)
+            self._is_bridged[1 : self.n_source_users] = False
+        missing = torch.unique(user[~self._is_bridged[user]])
+        with torch.no_grad():
+            for part in missing.split(_USERS_AT_ONCE):
+                self._bridged[part] = self.transform(part)
+        self._is_bridged[missing] = True
+        return self._bridged[user]
 
     def _score_cold(self, user: Tensor, user_e: Tensor, item: Tensor) -> Tensor:
         """Floor plus dot product, (B,); in training by the view without the user's own ratings."""
@@ -288,13 +295,14 @@ class MetaMMCDR(CrossDomainRecommender):
             expected = biases.mean + biases.user[user[rows]] + biases.item[item[rows]]
             residual = (torch.from_numpy(seen.rating) - expected).float()  # (n,)
             with torch.no_grad():
-                return solve_item_vectors(
+                solved = solve_item_vectors(
                     self.target.user_e(user[rows].to(self.device)),
-                    item[rows].to(self.device),
+                    item[rows].to(self.device) - self.first_target_item,
                     residual.to(self.device),
-                    n_items=self.n_items,
+                    n_items=self.n_items - self.first_target_item,
                     reg_weight=self.config["item_vector_shrinkage"],
                 )
+            return torch.nn.functional.pad(solved, (0, 0, self.first_target_item, 0))  # (I, k)
 
         everything = torch.ones_like(user, dtype=torch.bool)
         masks = [*(fold[user] != f for f in range(n_folds)), everything]
@@ -303,7 +311,7 @@ class MetaMMCDR(CrossDomainRecommender):
             fold = torch.full_like(fold, n_folds)
         return ColdView(floor.item.float(), item_e, floor.user.float(), fold)
 
-    def _centred_histories(self, dataset: PairDataset) -> Any:
+    def _centred_histories(self, dataset: PairDataset) -> Histories:
         """Source histories whose ratings are centred on what mean, user and item explain."""
         histories = dataset.histories(
             positive_only=self.config["history"] == "positive",
@@ -314,4 +322,4 @@ class MetaMMCDR(CrossDomainRecommender):
         user = torch.repeat_interleave(torch.arange(self.n_users), length)
         expected = biases.mean + biases.user[user] + biases.item[histories.item]
         centred = (histories.rating.double() - expected).float()
-        return type(histories)(histories.start, histories.item, centred)
+        return Histories(histories.start, histories.item, centred)

@@ -11,10 +11,36 @@ from recbole.trainer import Trainer
 from recbole.utils import EvaluatorType
 from torch import Tensor
 
+from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.evaluation.collector import ColdStartCollector
 from recbole_cdr_mm.evaluation.ranking import break_ties, target_items_only
 from recbole_cdr_mm.evaluation.rating import RatingScale
 from recbole_cdr_mm.trainer.resume import checkpoint_path
+
+
+class NumbersOnly(Trainer):
+    """Mixed in before a trainer: a loss or score that is no number ends the run."""
+
+    def _check_nan(self, loss: Tensor) -> None:
+        if torch.isnan(loss):
+            raise ConfigError(
+                f"{self.config['model']}: the training loss is no number (NaN). Give a"
+                f" learning_rate below {self.learning_rate}, or other values of the model's keys."
+            )
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Any, Any]:
+        return self._checked(super()._full_sort_batch_eval(batched_data))
+
+    def _neg_sample_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Any, Any]:
+        return self._checked(super()._neg_sample_batch_eval(batched_data))
+
+    def _checked(self, batch: tuple[Any, Tensor, Any, Any]) -> tuple[Any, Tensor, Any, Any]:
+        if torch.isnan(batch[1]).any():
+            raise ConfigError(
+                f"{self.config['model']}: scores of cold-start users are no numbers (NaN). Give"
+                " other values of the model's keys, a lower learning_rate, or --train_domains=both."
+            )
+        return batch
 
 
 class ColdStartEvaluation(Trainer):

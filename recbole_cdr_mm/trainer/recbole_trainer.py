@@ -2,51 +2,25 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
 from recbole.trainer import PretrainTrainer, Trainer
 from recbole.utils import get_trainer, init_seed, set_color
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from recbole_cdr_mm.checkpoint import load_checkpoint, plain_config, save_checkpoint
-from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.recbole_models import known_model
-from recbole_cdr_mm.trainer.cold_start_evaluation import ColdStartEvaluation
+from recbole_cdr_mm.trainer.cold_start_evaluation import ColdStartEvaluation, NumbersOnly
 from recbole_cdr_mm.trainer.report import StageReport
 from recbole_cdr_mm.trainer.resume import open_resumed
 
 _LAST = ".last.pth"
-
-
-class NumbersOnly(Trainer):
-    """Mixed in before one of RecBole's trainers: a loss or score that is no number ends the run."""
-
-    def _check_nan(self, loss: Tensor) -> None:
-        if torch.isnan(loss):
-            raise ConfigError(
-                f"{self.config['model']}: the training loss is no number (NaN). Give a"
-                f" learning_rate below {self.learning_rate}, or other values of the model's keys."
-            )
-
-    def _full_sort_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Any, Any]:
-        return self._checked(super()._full_sort_batch_eval(batched_data))
-
-    def _neg_sample_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Any, Any]:
-        return self._checked(super()._neg_sample_batch_eval(batched_data))
-
-    def _checked(self, batch: tuple[Any, Tensor, Any, Any]) -> tuple[Any, Tensor, Any, Any]:
-        if torch.isnan(batch[1]).any():
-            raise ConfigError(
-                f"{self.config['model']}: scores of cold-start users are no numbers (NaN). Give"
-                " other values of the model's keys, a lower learning_rate, or --train_domains=both."
-            )
-        return batch
 
 
 class ResumableEpochs(Trainer):
@@ -88,8 +62,10 @@ class ResumableEpochs(Trainer):
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         if self._saved and epoch_idx > self.start_epoch:  # all of the epoch before is done
             self._save_checkpoint(epoch_idx - 1, False, saved_model_file=self._last_epoch_file)
-        init_seed(self.config["seed"] + epoch_idx, self.config["reproducibility"])
-        train_data.generator.manual_seed(self.config["seed"] + epoch_idx)
+        # Hashed, so that two seeds share no epoch's stream.
+        seed = zlib.crc32(f"{self.config['seed']}/{epoch_idx}".encode())
+        init_seed(seed, self.config["reproducibility"])
+        train_data.generator.manual_seed(seed)
         start = perf_counter()
         loss = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
         report = self.reports[0]

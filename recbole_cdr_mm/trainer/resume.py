@@ -17,6 +17,11 @@ RUN_KEYS = frozenset(
     " local_rank nproc world_size ip port offset model_file".split()
 )
 
+FINGERPRINTS = {
+    "data_fingerprint": "other ratings, or another split of them,",
+    "feature_fingerprint": "other text features",
+}
+
 
 def run_config(config: Any) -> dict[str, Any]:
     """The values that decide what a run computes, all plain; the data by their fingerprint."""
@@ -26,7 +31,8 @@ def run_config(config: Any) -> dict[str, Any]:
 def checkpoint_path(config: Any) -> Path:
     """Where a run keeps its checkpoint: one file for each model, data set and configuration."""
     values = run_config(config)
-    values.pop("data_fingerprint", None)  # so that a run on changed files finds, and refuses, it
+    for key in FINGERPRINTS:  # so that a run on changed files finds, and refuses, it
+        values.pop(key, None)
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     return Path(config["checkpoint_dir"]) / (
         f"{config['model']}-{config['dataset']}-{digest[:10]}.pth"
@@ -67,12 +73,12 @@ def _check_same_run(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) 
                 f"{path}: is a checkpoint of {name} {stored.get(name)}, not of {wanted[name]}."
                 " Name the right file, or leave `resume` out."
             )
-    if stored.get("data_fingerprint") != wanted["data_fingerprint"]:
-        raise ConfigError(
-            f"{path}: was trained on other ratings, or another split of them, than"
-            f" {wanted['dataset']} has now. Bring the same files and split_seed back, or leave"
-            " `resume` out."
-        )
+    for key, what in FINGERPRINTS.items():
+        if stored.get(key) != wanted.get(key):
+            raise ConfigError(
+                f"{path}: was trained on {what} than {wanted['dataset']} has now. Bring the same"
+                " files and split_seed back, or leave `resume` out."
+            )
     differing = [
         f"{key} ({stored.get(key)} there, {wanted.get(key)} here)"
         for key in sorted({*stored, *wanted})

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from recbole_cdr_mm.checkpoint import plain_config, save_checkpoint
 from recbole_cdr_mm.errors import StageError
 from recbole_cdr_mm.stage import Stage, Training
-from recbole_cdr_mm.trainer.cold_start_evaluation import ColdStartEvaluation
+from recbole_cdr_mm.trainer.cold_start_evaluation import ColdStartEvaluation, NumbersOnly
 from recbole_cdr_mm.trainer.report import StageReport
 from recbole_cdr_mm.trainer.resume import open_resumed
 
@@ -39,7 +39,7 @@ class Progress:
     best: dict[str, Tensor] = field(default_factory=dict)
 
 
-class StagedTrainer(ColdStartEvaluation):
+class StagedTrainer(ColdStartEvaluation, NumbersOnly):
     """RecBole's Trainer, run once for each stage of a model.
 
     Progress bars, losses, gradient clipping, mixed precision, TensorBoard, early stopping and
@@ -158,11 +158,22 @@ class StagedTrainer(ColdStartEvaluation):
         elif stage.validate:
             report.valid_metric = stage.validate()
             self._keep_best(training)
+            if self._verbose:
+                self.logger.info(
+                    f"{set_color(f'stage {stage.name}', 'pink')} before training"
+                    f" [{set_color('valid_score', 'blue')}: {report.valid_metric:f}]"
+                )
         with self._only_training(training.trains):
             while report.epochs < training.max_epochs and not self._is_stale():
                 self._train_one_epoch(stage, training, report)
                 self._checkpoint()
         self._return_to_best(training)
+        if self._verbose and stage.validate:
+            best = f"epoch {report.best_epoch - 1}" if report.best_epoch else "before training"
+            self.logger.info(
+                f"{set_color(f'stage {stage.name}', 'pink')} ended after {report.epochs} epochs,"
+                f" best: {best} [{set_color('valid_score', 'blue')}: {report.valid_metric:f}]"
+            )
 
     def _train_one_epoch(self, stage: Stage, training: Training, report: StageReport) -> None:
         epoch = report.epochs
