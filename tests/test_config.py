@@ -529,3 +529,46 @@ def test_a_key_without_effect_is_refused_with_its_reason(name: str) -> None:
 
 def test_a_key_without_effect_may_have_its_default() -> None:
     assert config("--normalize_all=None", save_dataset=False)["save_dataset"] is False
+
+
+# What would run and mean nothing
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"target_dataset": "movie"}, "source and target domain are both `movie`"),
+        ({"model": "TargetMF", "loss_type": "BPR"}, "`loss_type: BPR` orders items"),
+        ({"model": "FM", "metrics": ["AUC"]}, "`AUC` is for labels of 0 and 1"),
+        ({"LABEL_FIELD": "rating"}, "must be five different names"),
+        ({"encoding": "utf-99"}, "`encoding: utf-99` is none that Python has"),
+        ({"gpu_id": "0,1", "use_gpu": True}, "a run uses one device so far"),
+        ({"shuffle": False}, "`shuffle` is for RecBole's own models"),
+        ({"learning_rate": -1}, r"must be \(float > 0\)"),
+        ({"model": "FM", "train_batch_size": 0}, r"must be \(int > 0\)"),
+        ({"learner": "adamm"}, r"must be \(adam \| adamw"),
+    ],
+)
+def test_what_would_mean_nothing_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(**given)
+
+
+def test_what_differs_from_it_in_one_thing_is_taken() -> None:
+    assert config(model="TargetMF", loss_type="BPR", eval_task="ranking")["loss_type"] == "BPR"
+    assert (
+        config(model="FM", metrics=["MAE"], valid_metric="MAE", shuffle=False)["shuffle"] is False
+    )
+
+
+def test_the_batch_size_of_the_user_wins_over_the_preset() -> None:
+    assert config(preset="paper")["source_batch_size"] == 256
+    assert config("--train_batch_size=7", preset="paper")["source_batch_size"] is None
+
+
+def test_a_pair_cannot_move_itself(pair_yaml: Path) -> None:
+    write_lines(pair_yaml, *PAIR, "data_path: elsewhere")
+    with pytest.raises(
+        ConfigError, match=r"pair.yaml, line 3: `data_path` says where this file is"
+    ):
+        config()

@@ -48,7 +48,10 @@ for model in ("BiasTransfer", "TargetMF", "MetaMMCDR"):
 sys.argv = ["run.py", "--model=BiasTransfer", "--item_shrinkage=100"]
 shrunk = run_recbole(dataset="pair", config_dict=quick)
 assert shrunk["test_result"]["rmse"] != run_recbole_mm("BiasTransfer", "pair")["test"]["RMSE"]
-sys.argv[2] = "--item_shrinkag=100"
+# A notebook's or test runner's own arguments are left out, as RecBole leaves them out.
+sys.argv = ["kernel.py", "-f", "k.json", "--verbose"]
+run_recbole(model="BiasTransfer", dataset="pair", config_dict=quick)
+sys.argv = ["run.py", "--model=BiasTransfer", "--item_shrinkag=100"]
 try:
     run_recbole(dataset="pair", config_dict=quick)
     raise AssertionError("took it")

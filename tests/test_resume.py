@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from model_checks import (
@@ -218,6 +219,15 @@ class TestRefused:
             data=write_world(other, tmp_path / "data"),
             resume=trained if by_path else True,
         )
+
+    def test_changed_features(self, data_path: Path, tmp_path: Path, refuse: Any) -> None:
+        meta = {**META, "epochs": 1, "feature_path": tmp_path / "features"}
+        shutil.copytree(data_path, tmp_path / "features")
+        run(data_path, tmp_path, **meta)
+        (tmp_path / "result.json").unlink()
+        (store,) = (tmp_path / "features").rglob("*_movie.text.npy")
+        np.save(store, -np.load(store))
+        refuse("was trained on other text features than tiny has now.", **meta, resume=True)
 
     @pytest.mark.parametrize("by_path", [True, False])
     @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model_checks import TINY, Run, build_run, changed, run_mm, snapshot, tiny_pair, write_world
+from model_checks import (
+    TINY,
+    Run,
+    build_run,
+    changed,
+    run_mm,
+    snapshot,
+    tiny_pair,
+    without_log_file,
+    write_world,
+)
 from torch.optim import SGD, Adam
 
 from recbole_cdr_mm.errors import StageError
+from recbole_cdr_mm.quick_start import main
 from recbole_cdr_mm.stage import Stage, Training
 
 META = {"model": "MetaMMCDR", **TINY}
@@ -303,3 +315,13 @@ class TestFiles:
             assert np.isfinite(values).all()
         assert steps["Valid_score/bridge"] == [0, 1, 2]
         assert "Valid_score/source" not in steps
+
+
+def test_a_model_that_diverges_ends_in_one_error(
+    data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = {"model": "TargetMF", "dataset": "tiny", "data_path": data_path, **TINY}
+    arguments |= {"learning_rate": 1e20, "show_progress": False, "epochs": 3}
+    with without_log_file():
+        assert main([f"--{key}={value}" for key, value in arguments.items()]) == 2
+    assert re.match(r"ConfigError: TargetMF: .* no numbers? \(NaN\)", capsys.readouterr().err)
