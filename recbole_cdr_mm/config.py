@@ -7,11 +7,9 @@ command line.
 
 from __future__ import annotations
 
-import ast
 import codecs
 import importlib.resources
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from recbole.evaluator import metric_types
 from recbole.utils import EvaluatorType, ModelType, get_model
 
 from recbole_cdr_mm.errors import ConfigError, did_you_mean
+from recbole_cdr_mm.given import Given, fit, parse_command_line, parse_literal, read_config_file
 from recbole_cdr_mm.model import find_models
 from recbole_cdr_mm.recbole_models import check_config
 from recbole_cdr_mm.schema import Key, PropertyLoader, read_properties
@@ -38,15 +37,6 @@ _NOT_FOR_OURS = {
     "numerical_features": "they read ratings and texts",
 }
 _INTERNAL_KEYS = {"model", "dataset"}  # named by themselves, and without a default
-
-
-@dataclass(frozen=True)
-class Given:
-    """A value that the user gave: its text where it came from the command line, and its origin."""
-
-    value: Any
-    origin: str
-    text: str | None = None
 
 
 class MMConfig(Config):
@@ -97,13 +87,13 @@ class MMConfig(Config):
 
     def _load_config_files(self, file_list: Iterable[str | Path] | None) -> dict[str, Any]:
         for file in file_list or ():
-            self.given.update(_read_config_file(Path(file)))
+            self.given.update(read_config_file(Path(file)))
         return {key: given.value for key, given in self.given.items()}
 
     def _load_variable_config_dict(self, config_dict: Mapping[str, Any] | None) -> dict[str, Any]:
         given = {
             key: Given(
-                _parse_literal(value), "config_dict", value if isinstance(value, str) else None
+                parse_literal(value), "config_dict", value if isinstance(value, str) else None
             )
             for key, value in (config_dict or {}).items()
         }
@@ -162,13 +152,13 @@ class MMConfig(Config):
     def _early(self, name: str) -> Any:
         """A value that decides which properties are read, checked before it is used."""
         given = self.given.get(name) or self._pair.get(name)
-        return _fit(self.keys[name], given) if given else self.internal_config_dict[name]
+        return fit(self.keys[name], given) if given else self.internal_config_dict[name]
 
     def _read_pair(self, dataset: str) -> dict[str, Given]:
         """The pair's YAML, under data_path or packaged; none where the user gives the pair."""
         for path in (self._own_pair(dataset), PROPERTIES / "dataset" / f"{dataset}.yaml"):
             if path.exists():
-                return _read_config_file(path)
+                return read_config_file(path)
         return {}
 
     def _own_pair(self, dataset: str) -> Path:
@@ -225,7 +215,7 @@ class MMConfig(Config):
                 hint = did_you_mean(name, known) or f" {model} has no such key. Leave it out."
                 raise ConfigError(f"{g.origin}: unknown key `{name}`.{hint}")
         return {
-            name: _fit(self.keys[name], g) if name in self.keys else g.value
+            name: fit(self.keys[name], g) if name in self.keys else g.value
             for name, g in given.items()
         }
 
@@ -388,43 +378,6 @@ def _unfit(name: str, kind: str) -> ConfigError:
     )
 
 
-def model_name_of(
-    model: str | type | None,
-    config_file_list: Sequence[str | Path] | None,
-    config_dict: Mapping[str, Any] | None,
-    command_line: Sequence[str],
-) -> str | None:
-    """The model that RecBole's Config would take: the argument, else the highest in precedence."""
-    if model is not None:
-        return model if isinstance(model, str) else model.__name__
-    named = [a.removeprefix("--model=") for a in command_line if a.startswith("--model=")]
-    named += [config_dict["model"]] if config_dict and "model" in config_dict else []
-    for file in reversed(config_file_list or ()):
-        given = _read_config_file(Path(file))
-        named += [given["model"].value] if "model" in given else []
-    return named[0] if named else None
-
-
-def parse_command_line(arguments: Iterable[str]) -> dict[str, Given]:
-    """Parse `--key=value` arguments.
-
-    Raises:
-        ConfigError: For an argument of another form, or a key given twice with two values.
-
-    >>> parse_command_line(["--topk=[5, 10]"])["topk"].value
-    [5, 10]
-    """
-    given: dict[str, Given] = {}
-    for argument in arguments:
-        name, equals, text = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or not equals:
-            raise ConfigError(f"command line: `{argument}` is not of the form --key=value.")
-        if name in given and given[name].text != text:
-            raise ConfigError(f"command line: `--{name}` is given twice with different values.")
-        given[name] = Given(_parse_literal(text), "command line", text)
-    return given
-
-
 _DECISION_TREES = ("XGBOOST", "LightGBM")
 _WITHOUT_CUT_OFF = ("gauc",)
 _METRICS = [
@@ -435,10 +388,8 @@ _METRICS = [
     "MAP",
     "Precision",
     "GAUC",
-    "AUC",
     "MAE",
     "RMSE",
-    "LogLoss",
 ]
 
 
@@ -446,57 +397,3 @@ def _two_numbers(value: object) -> tuple[float, float]:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise ConfigError(f"`rating_range: {value}` must be [lowest, highest].")
     return float(value[0]), float(value[1])
-
-
-def _read_config_file(path: Path) -> dict[str, Given]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=PropertyLoader)
-        values = yaml.load(text, Loader=PropertyLoader)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}. Check --config_files.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
-    if node is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must hold `key: value` lines.")
-    lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
-    return {
-        str(key): Given(value, f"{path.name}, line {lines.get(str(key), 1)}")
-        for key, value in values.items()
-    }
-
-
-_WORDS = {"true": True, "false": False, "null": None, "~": None}  # as YAML has them
-
-
-def _parse_literal(value: Any) -> Any:
-    """Give a string the type that it is written in; RecBole would evaluate it as code.
-
-    >>> [_parse_literal(s) for s in ("1e-3", "true", "[1, 2]", "None", "null", "movie_cd", "")]
-    [0.001, True, [1, 2], None, None, 'movie_cd', '']
-    """
-    if not isinstance(value, str):
-        return value
-    if value.lower() in _WORDS:
-        return _WORDS[value.lower()]
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return value
-
-
-def _fit(key: Key, given: Given) -> Any:
-    """The given value, checked; where a string is wanted, the text as it was written."""
-    problem = key.problem_with(given.value)
-    if problem is None:
-        return given.value
-    text = given.text if given.text is not None else given.value
-    if isinstance(text, int | float) and not isinstance(text, bool):
-        text = str(text)
-    if key.problem_with(text) is None:
-        return text
-    raise ConfigError(
-        f"{given.origin}: `{key.name}: {text}` {problem}: {key.meaning or 'see its property file'}"
-    )

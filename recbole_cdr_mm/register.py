@@ -13,8 +13,9 @@ import recbole.quick_start.quick_start as recbole_quick_start
 import recbole.trainer
 from recbole.config import Config
 
-from recbole_cdr_mm.config import MMConfig, model_name_of
+from recbole_cdr_mm.config import MMConfig
 from recbole_cdr_mm.data.dataset import PairDataset
+from recbole_cdr_mm.given import model_name_of
 from recbole_cdr_mm.model import find_models
 from recbole_cdr_mm.trainer.staged_trainer import StagedTrainer
 

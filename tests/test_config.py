@@ -22,10 +22,9 @@ from recbole_cdr_mm.config import (
     RECBOLE_PROPERTIES,
     MMConfig,
     find_model,
-    model_name_of,
-    parse_command_line,
 )
 from recbole_cdr_mm.errors import ConfigError
+from recbole_cdr_mm.given import model_name_of, parse_command_line
 from recbole_cdr_mm.model import find_models
 from recbole_cdr_mm.schema import read_properties
 
