@@ -50,7 +50,7 @@ def run(config: MMConfig, *, saved: bool) -> dict[str, Any]:
         logger.info(config)
         logger.info(pair)
         if 0 < len(pair.split.valid_users) < FEW_USERS:
-            logger.warning("Few validation users (below 50): what they choose is noisy.")
+            logger.warning(f"Few validation users (below {FEW_USERS}): what they choose is noisy.")
         parts = pair.build()
         train_data, valid_data, test_data = _loaders(config, pair, parts)
         _seed(config)

@@ -14,7 +14,7 @@ from recbole_cdr_mm.errors import ConfigError
 RUN_KEYS = frozenset(
     "gpu_id use_gpu device worker state data_path feature_path checkpoint_dir show_progress"
     " config_files resume result_json save_predictions log_wandb wandb_project single_spec"
-    " local_rank nproc world_size ip port offset model_file".split()
+    " local_rank".split()
 )
 
 FINGERPRINTS = {
