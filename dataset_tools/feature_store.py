@@ -2,14 +2,15 @@
 
 A store of kind `text` of the domain `movie` is `movie.text.npy` (float16 or float32, (I, d)),
 `movie.text.ids` (the item of each row, one a line) and `movie.text.json`. Rows are found by item,
-never by position, and the content hash tells whether the texts are still those that were encoded.
+never by position. The content hash of texts tells whether they are still those that were encoded;
+that of images, whose raw files are not kept, whether the rows are still those that were written.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from recbole_cdr_mm.errors import DataFormatError
 
 DTYPES = ("float16", "float32")
 INFO_KEYS = ("encoder", "revision_or_hash", "pooling", "fields", "counts", "content_hash")
-ADVICE = "Make the store again with `python -m dataset_tools text`."
+BLOCK = 1024  # rows that are in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,15 @@ class FeatureStore:
     ids: list[str]
     matrix: np.memmap
     info: dict[str, Any]
+
+
+def advice(kind: str) -> str:
+    """Say how to put a store right.
+
+    >>> advice("image")
+    'Make the store again with `python -m dataset_tools image`.'
+    """
+    return f"Make the store again with `python -m dataset_tools {kind}`."
 
 
 def item_texts(items: pd.DataFrame, fields: Sequence[str]) -> dict[str, str]:
@@ -80,6 +90,32 @@ def content_hash(ids: Iterable[str], texts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def matrix_hash(ids: Sequence[str], matrix: np.ndarray) -> str:
+    """Hash which item has which row, whatever the order of the rows.
+
+    Args:
+        ids: The item of each row, each once.
+        matrix: Features (I, d); a memory-mapped one is read in blocks.
+
+    Returns:
+        SHA-256 in hexadecimal over type and width and then items and rows, sorted by item, each
+        item led by its length.
+
+    >>> rows = np.eye(2, dtype=np.float32)
+    >>> matrix_hash(["a", "b"], rows) == matrix_hash(["b", "a"], rows[::-1])
+    True
+    >>> matrix_hash(["a", "b"], rows) == matrix_hash(["b", "a"], rows)
+    False
+    """
+    digest = hashlib.sha256(f"{matrix.dtype.name} {matrix.shape[1]} ".encode())
+    order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+    for part in _blocks(len(ids)):
+        for index, row in zip(order[part], matrix[order[part]], strict=True):
+            item = ids[index].encode()
+            digest.update(b"%d:" % len(item) + item + row.tobytes())
+    return digest.hexdigest()
+
+
 def write_store(
     directory: Path,
     name: str,
@@ -96,9 +132,9 @@ def write_store(
     Args:
         directory: The folder of the domain.
         name: The domain.
-        kind: What the features are made of, for example `text`.
+        kind: What the features are made of, `text` or `image`.
         ids: The item of each row, each once.
-        matrix: Features, float16 or float32 (I, d), all finite.
+        matrix: Features, float16 or float32 (I, d), all finite; may be memory-mapped.
         info: The description, with `INFO_KEYS`; `dim` and `dtype` are added.
 
     Raises:
@@ -106,8 +142,8 @@ def write_store(
         ConfigError: If the folder cannot be written to.
     """
     npy, lines, description = _paths(directory, name, kind)
-    _check(npy.name, ids, matrix)
-    if not np.isfinite(matrix).all():
+    _check(npy.name, kind, ids, matrix)
+    if not all(np.isfinite(matrix[part]).all() for part in _blocks(len(matrix))):
         raise DataFormatError(
             f"{npy.name}: features are not finite. If they are float16, use `--dtype=float32`."
         )
@@ -130,8 +166,8 @@ def read_store(directory: Path, name: str, kind: str = "text") -> FeatureStore:
         kind: What the features are made of.
 
     Returns:
-        The store. That its texts are still the domain's is for the caller to compare, by
-        `content_hash`.
+        The store. That its content hash still holds is for the caller to compare: by
+        `content_hash` of the domain's texts, or by `matrix_hash` of a store of images.
 
     Raises:
         DataFormatError: If a file is missing or broken, or the files do not fit each other.
@@ -139,19 +175,23 @@ def read_store(directory: Path, name: str, kind: str = "text") -> FeatureStore:
     paths = _paths(directory, name, kind)
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
-        raise DataFormatError(f"{directory}: there is no {' and no '.join(missing)}. {ADVICE}")
+        raise DataFormatError(
+            f"{directory}: there is no {' and no '.join(missing)}. {advice(kind)}"
+        )
     npy, lines, description = paths
-    info = _read_info(description)
+    info = _read_info(description, kind)
     try:
         matrix = np.load(npy, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise DataFormatError(f"{npy.name}: is damaged or no matrix ({error}). {ADVICE}") from error
+        raise DataFormatError(
+            f"{npy.name}: is damaged or no matrix ({error}). {advice(kind)}"
+        ) from error
     ids = lines.read_text(encoding="utf-8").split("\n")[:-1]
-    _check(npy.name, ids, matrix)
+    _check(npy.name, kind, ids, matrix)
     if (matrix.shape[1], matrix.dtype.name) != (info["dim"], info["dtype"]):
         raise DataFormatError(
             f"{npy.name}: is {matrix.dtype.name} with {matrix.shape[1]} columns, but "
-            f"{description.name} says {info['dtype']} with {info['dim']}. {ADVICE}"
+            f"{description.name} says {info['dtype']} with {info['dim']}. {advice(kind)}"
         )
     return FeatureStore(ids, matrix, info)
 
@@ -175,33 +215,40 @@ def _join(parts: Iterable[str]) -> str:
     return text
 
 
-def _check(name: str, ids: Sequence[str], matrix: np.ndarray) -> None:
+def _blocks(rows: int) -> Iterator[slice]:
+    """Cut rows into parts that fit into memory."""
+    return (slice(start, start + BLOCK) for start in range(0, rows, BLOCK))
+
+
+def _check(name: str, kind: str, ids: Sequence[str], matrix: np.ndarray) -> None:
     """Refuse items and features that do not fit each other."""
     if matrix.ndim != 2 or matrix.dtype.name not in DTYPES:
         raise DataFormatError(
             f"{name}: must be a matrix of {' or '.join(DTYPES)}, but has shape {matrix.shape} and "
-            f"type {matrix.dtype.name}. {ADVICE}"
+            f"type {matrix.dtype.name}. {advice(kind)}"
         )
     if len(matrix) != len(ids):
         raise DataFormatError(
-            f"{name}: has {len(matrix)} rows, but there are {len(ids)} item ids. {ADVICE}"
+            f"{name}: has {len(matrix)} rows, but there are {len(ids)} item ids. {advice(kind)}"
         )
     seen: set[str] = set()
     for row, item in enumerate(ids, start=1):
         if item in seen or not item or "\n" in item:
             what = f"{item!r} stands there twice" if item in seen else f"{item!r} is no item"
-            raise DataFormatError(f"{name}: item ids, line {row}: {what}. {ADVICE}")
+            raise DataFormatError(f"{name}: item ids, line {row}: {what}. {advice(kind)}")
         seen.add(item)
 
 
-def _read_info(path: Path) -> dict[str, Any]:
+def _read_info(path: Path, kind: str) -> dict[str, Any]:
     """Read the description of a store."""
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataFormatError(f"{path.name}: is no JSON ({error}). {ADVICE}") from error
+        raise DataFormatError(f"{path.name}: is no JSON ({error}). {advice(kind)}") from error
     known = info if isinstance(info, dict) else {}
     lacking = [key for key in (*INFO_KEYS, "dim", "dtype") if key not in known]
     if lacking:
-        raise DataFormatError(f"{path.name}: says nothing of `{'`, `'.join(lacking)}`. {ADVICE}")
+        raise DataFormatError(
+            f"{path.name}: says nothing of `{'`, `'.join(lacking)}`. {advice(kind)}"
+        )
     return known

@@ -15,7 +15,6 @@ from dataset_tools.feature_store import content_hash, item_texts, write_store
 from recbole_cdr_mm.errors import ConfigError, did_you_mean
 
 LOW, HIGH = 1.0, 5.0
-OWN_GROUP = 0.9  # share of a user's source items that come from the user's own group
 FEATURE_NOISE = 0.5
 DEVIATES = [NormalDist().inv_cdf((step + 0.5) / 200) for step in range(200)]
 FIRST_DAY, DAYS, DAY = 1_104_537_600, 3000, 86_400  # 2005 to early 2013, as Amazon's times
@@ -89,6 +88,7 @@ class World:
     transferred: float  # share of the variance of target user vectors that the source explains
     bias_correlation: float  # of a user's generosity in the two domains
     opposite_maps: bool = False  # whether the second group has the first one's map times -1
+    own_group: float = 0.9  # share of a user's source items that come from the user's own group
     mean: float = 3.0
     signal: float = 0.8
     user_bias: float = 0.1
@@ -101,7 +101,9 @@ class World:
 
 WORLDS = {
     "one_linear_map": World(transferred=1.0, bias_correlation=1.0),
-    "two_groups": World(transferred=1.0, bias_correlation=1.0, opposite_maps=True),
+    # With a larger share of own items a joint factorisation of both domains tells the groups apart
+    # without their texts: by turning all item vectors of one group around.
+    "two_groups": World(transferred=1.0, bias_correlation=1.0, opposite_maps=True, own_group=0.75),
     "no_signal": World(transferred=0.0, bias_correlation=0.0),
     "demo": World(
         transferred=0.8,
@@ -193,10 +195,10 @@ def make_pair(
         rating_ui    = clip(round(w.mean + b_i + b_u + w.signal u . v_i + noise e), 1, 5)
 
     R_g is a rotation, the same for both groups, or R and -R with `opposite_maps`: then the best
-    single linear map is 0. `round` only with `integer_ratings`. Users take nine in ten source items
-    from those whose text tells their group; vectors and ratings do not depend on the group of an
-    item (without `genre_share`), so the ratings alone do not tell a user's group. Target items are
-    chosen without regard to groups.
+    single linear map is 0. `round` only with `integer_ratings`. Users take most of their source
+    items (`w.own_group`) from those whose text tells their group; vectors and ratings do not depend
+    on the group of an item (without `genre_share`), so the ratings alone do not tell a user's
+    group. Target items are chosen without regard to groups.
 
     Args:
         structure: `one_linear_map`, `two_groups`, `no_signal` (the target knows nothing of the
@@ -263,7 +265,7 @@ def make_pair(
     in_source = np.arange(n_users) < n_overlapped + n_source_only
     in_target = ~in_source | (np.arange(n_users) < n_overlapped)
     chosen = _choose(
-        rng, world, in_source, source_items, source_ratings_per_user, groups, OWN_GROUP
+        rng, world, in_source, source_items, source_ratings_per_user, groups, world.own_group
     )
     source_inter, _ = rate(source_items, *chosen, source_vectors, source_biases)
     chosen = _choose(rng, world, in_target, target_items, target_ratings_per_user, groups, 0.5)

@@ -23,6 +23,7 @@ from recbole.utils import EvaluatorType, ModelType, get_model
 from recbole_cdr_mm.errors import ConfigError, did_you_mean
 from recbole_cdr_mm.given import Given, fit, parse_command_line, parse_literal, read_config_file
 from recbole_cdr_mm.model import find_models
+from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
 from recbole_cdr_mm.recbole_models import check_config
 from recbole_cdr_mm.schema import Key, PropertyLoader, read_properties
 
@@ -133,10 +134,13 @@ class MMConfig(Config):
         self._add_properties(PROPERTIES / "eval_task" / f"{self._early('eval_task')}.yaml")
         ours = model in find_models()
         if ours:
-            self._add_properties(PROPERTIES / "model" / f"{model}.yaml")
+            files = property_files(model_class)
         else:
-            self._add_properties(RECBOLE_PROPERTIES / "model" / f"{model}.yaml")
-            self._add_properties(PROPERTIES / "recbole_model.yaml")
+            files = [RECBOLE_PROPERTIES / "model" / f"{model}.yaml"]
+            files += [PROPERTIES / "recbole_model.yaml"]
+        for file in files:
+            self._add_properties(file)
+        self._model_keys = set().union(*(read_properties(f)[1] for f in files if f.exists()))
         self.internal_config_dict.update(self._checked(self._pair, model))
         self._add_preset(self._early("preset"), model, dataset, known=ours)
         self.internal_config_dict["MODEL_TYPE"] = getattr(model_class, "type", None)
@@ -198,8 +202,7 @@ class MMConfig(Config):
             return
         if "train_batch_size" in self.given:  # what the user says of all stages wins
             values = {k: v for k, v in values.items() if not k.endswith("_batch_size")}
-        model_keys = read_properties(PROPERTIES / "model" / f"{model}.yaml")[1]
-        self.internal_config_dict.update({k: v for k, v in values.items() if k in model_keys})
+        self.internal_config_dict.update({k: v for k, v in values.items() if k in self._model_keys})
 
     def _checked(self, given: Mapping[str, Given], model: str) -> dict[str, Any]:
         """The values given, after checking that their keys are known and their types right."""
@@ -334,6 +337,12 @@ class MMConfig(Config):
     def is_ours(self) -> bool:
         """Whether the model is one of this package's, not RecBole's own."""
         return self.model in find_models()
+
+
+def property_files(model_class: type[CrossDomainRecommender]) -> list[Path]:
+    """The files that explain a model's keys: those that it shares with others, then its own."""
+    shared = [PROPERTIES / "shared" / f"{name}.yaml" for name in model_class.shared_properties]
+    return [*shared, PROPERTIES / "model" / f"{model_class.__name__}.yaml"]
 
 
 def find_model(name: str) -> type:

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 
 class EpochLoader(Protocol):
@@ -35,14 +34,15 @@ class Training:
         loss: A method of the model: a batch to a scalar.
         loader: The stage's batches.
         max_epochs: Limit of epochs.
-        optimiser: Builds the optimiser over `trains` and nothing else; None: RecBole's `learner`.
+        learning_rate: Of RecBole's `learner`, which is built over `trains` and nothing else; None:
+            the run's `learning_rate`.
     """
 
     trains: tuple[nn.Parameter, ...]
     loss: Callable[[Interaction], Tensor]
     loader: EpochLoader
     max_epochs: int
-    optimiser: Callable[[tuple[nn.Parameter, ...]], Optimizer] | None = None
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,10 +27,17 @@ from recbole.quick_start import run_recbole
 from recbole.utils import init_seed
 from torch import Tensor, nn
 
-from dataset_tools.synthetic import SyntheticPair, make_pair, write_pair, write_planted_features
+from dataset_tools.feature_store import matrix_hash, write_store
+from dataset_tools.synthetic import (
+    SyntheticPair,
+    domain_names,
+    make_pair,
+    write_pair,
+    write_planted_features,
+)
 from recbole_cdr_mm import compat
 from recbole_cdr_mm.checkpoint import load_checkpoint
-from recbole_cdr_mm.config import PROPERTIES, MMConfig
+from recbole_cdr_mm.config import PROPERTIES, MMConfig, property_files
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.folds import draw_folds
 from recbole_cdr_mm.data.pair import Ratings
@@ -39,7 +46,7 @@ from recbole_cdr_mm.model import find_models
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
 from recbole_cdr_mm.quick_start import run_recbole_mm
 from recbole_cdr_mm.register import register
-from recbole_cdr_mm.schema import read_properties
+from recbole_cdr_mm.schema import Key, read_properties
 from recbole_cdr_mm.stage import Stage
 from recbole_cdr_mm.trainer.resume import run_config
 from recbole_cdr_mm.trainer.staged_trainer import StagedTrainer
@@ -78,10 +85,32 @@ def tiny_pair(structure: str = "demo", *, seed: int = 0) -> SyntheticPair:
 
 
 def write_world(pair: SyntheticPair, data_path: Path, name: str = "tiny", dim: int = 4) -> Path:
-    """Write a pair with its planted text features."""
+    """Write a pair with its planted text features, and image features that say nothing."""
     write_pair(pair, data_path, name)
     write_planted_features(pair, data_path, name, dim)
+    for domain, (ids, matrix) in zip(
+        domain_names(name), planted_images(pair).values(), strict=True
+    ):
+        info = {
+            "encoder": "planted",
+            "revision_or_hash": "none",
+            "pooling": "none",
+            "fields": [],
+            "counts": {},
+            "content_hash": matrix_hash(ids, matrix),
+        }
+        write_store(data_path / domain, domain, "image", ids, matrix, info)
     return data_path
+
+
+def planted_images(pair: SyntheticPair) -> dict[str, tuple[list[str], np.ndarray]]:
+    """Items that have an image, nine in ten, and features that say nothing, by domain."""
+    rng = np.random.default_rng(pair.seed)
+    images = {}
+    for domain, items in (("source", pair.source_items), ("target", pair.target_items)):
+        ids = items["item_id"][rng.random(len(items)) < 0.9].tolist()
+        images[domain] = (ids, rng.standard_normal((len(ids), 6)).astype(np.float32))
+    return images
 
 
 def with_target_ratings(pair: SyntheticPair, change: Any, users: set[str]) -> SyntheticPair:
@@ -93,6 +122,17 @@ def with_target_ratings(pair: SyntheticPair, change: Any, users: set[str]) -> Sy
 
 
 # Runs
+
+
+def model_properties(name: str) -> tuple[dict[str, object], dict[str, Key]]:
+    """Values and keys of a model's property files."""
+    values: dict[str, object] = {}
+    keys: dict[str, Key] = {}
+    for file in property_files(find_models()[name]):
+        own_values, own_keys = read_properties(file)
+        values |= own_values
+        keys |= own_keys
+    return values, keys
 
 
 class WatchedTrainer(StagedTrainer):
@@ -287,7 +327,7 @@ def planted_world(base: Path, structure: str) -> tuple[Path, SyntheticPair]:
 def planted_rmse(base: Path, structure: str, **values: Any) -> float:
     """RMSE on the test users of a planted world; each run once a session."""
     data_path, _ = planted_world(base, structure)
-    model_keys = read_properties(PROPERTIES / "model" / f"{values['model']}.yaml")[1]
+    model_keys = model_properties(values["model"])[1]
     known = {key: value for key, value in PLANTED.items() if key in model_keys}
     return build_run(data_path, "planted", **{**values, **known}).fit().evaluate()["rmse"]
 
@@ -313,17 +353,21 @@ class ModelChecks:
             none = pytest.param(None, marks=pytest.mark.skip(reason="declares no planted world"))
             metafunc.parametrize("planted", worlds or [none])
         if "eval_task" in metafunc.fixturenames:
-            metafunc.parametrize("eval_task", self.model_class().eval_tasks)
+            metafunc.parametrize("eval_task", self.tasks())
 
     @classmethod
     def model_class(cls) -> type[CrossDomainRecommender]:
         return find_models()[cls.config["model"]]
 
     @classmethod
+    def tasks(cls) -> tuple[str, ...]:
+        """The task that the class declares, else all that the model can do."""
+        declared = cls.config.get("eval_task")
+        return (declared,) if declared else cls.model_class().eval_tasks
+
+    @classmethod
     def build(cls, data_path: Path, **values: Any) -> Run:
-        return build_run(
-            data_path, **{"eval_task": cls.model_class().eval_tasks[0], **cls.config, **values}
-        )
+        return build_run(data_path, **{"eval_task": cls.tasks()[0], **cls.config, **values})
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -341,12 +385,12 @@ class ModelChecks:
         name = self.config["model"]
         run = build_run(data_path, model=name, eval_task=self.model_class().eval_tasks[0])
         assert type(run.model) is self.model_class()
-        for key, value in read_properties(PROPERTIES / "model" / f"{name}.yaml")[0].items():
+        for key, value in model_properties(name)[0].items():
             assert run.config[key] == value, key
 
     def test_config_round_trip(self, data_path: Path) -> None:
         config = self.build(data_path).config
-        keys = read_properties(PROPERTIES / "model" / f"{self.config['model']}.yaml")[1]
+        keys = model_properties(self.config["model"])[1]
         keys |= read_properties(PROPERTIES / "overall.yaml")[1]
         values = {key: run_config(config)[key] for key in keys if key in run_config(config)}
         again = build_run(data_path, model=self.config["model"], **values).config
@@ -359,9 +403,11 @@ class ModelChecks:
 
     # Stages
 
-    def test_last_stage_is_the_final_one(self, trained: Run) -> None:
+    def test_from_the_final_stage_on_it_predicts(self, trained: Run) -> None:
         stages = trained.model.stages(trained.dataset, None)
-        assert stages[-1].name == self.model_class().final_stage
+        few_shot = ["initialisation"] if trained.config["few_shot"] is not None else []
+        last = [stage.name for stage in stages][-1 - len(few_shot) :]
+        assert last == [self.model_class().final_stage, *few_shot]
         assert [report.name for report in trained.trainer.reports] == [s.name for s in stages]
 
     def test_row_0_is_zero_from_initialising_on(self, trained: Run) -> None:
@@ -510,7 +556,7 @@ class ModelChecks:
             assert np.isfinite([*result[part].values()]).all()
 
     def test_runs_in_stock_recbole(self, data_path: Path) -> None:
-        task = self.model_class().eval_tasks[0]
+        task = self.tasks()[0]
         values = {**QUIET, **self.config, "eval_task": task, "data_path": str(data_path)}
         values["checkpoint_dir"] = str(data_path / "stock")
         register()

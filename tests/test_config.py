@@ -13,6 +13,7 @@ import pytest
 import recbole
 import torch
 import yaml
+from model_checks import model_properties
 from recbole.config import Config
 from small_pairs import write_lines, write_small_pair
 
@@ -432,13 +433,16 @@ def _subscripts(folder: Path) -> Iterator[tuple[str, str]]:
                     yield node.slice.value, path.name
 
 
+MODEL_FILES = ("model", "shared", "preset")
+
+
 def test_every_key_is_read_somewhere() -> None:
     def quoted(folder: Path) -> set[str]:
         return set(re.findall(r"""["'](\w+)["']""", _sources(folder)))
 
     stages = set(re.findall(r'(?:pretraining|loader|setting)\(\s*"(\w+)"', _sources(PACKAGE)))
     of_stages = {f"{stage}_{key}" for stage in stages for key in ("epochs", "batch_size")}
-    of_models = _keys(*PROPERTIES.glob("model/*.yaml"), *PROPERTIES.glob("preset/*.yaml"))
+    of_models = _keys(*(f for kind in MODEL_FILES for f in PROPERTIES.glob(f"{kind}/*.yaml")))
     others = _keys(*PROPERTIES.glob("*.yaml"), *PROPERTIES.glob("eval_task/*.yaml"))
     assert len(of_models) > 20 < len(others)
     assert of_models - of_stages - quoted(PACKAGE) == set()
@@ -498,7 +502,7 @@ def test_the_paper_preset_is_what_the_models_mark() -> None:
     paper.pop("per_dataset")
     marked: set[str] = set()
     for model in find_models():
-        values, keys = read_properties(PROPERTIES / "model" / f"{model}.yaml")
+        values, keys = model_properties(model)
         for name, key in keys.items():
             mark = re.search(r"\(P\) (\S+)$", key.meaning)
             if mark:
@@ -507,7 +511,7 @@ def test_the_paper_preset_is_what_the_models_mark() -> None:
             else:
                 assert paper.get(name, values[name]) == values[name], f"{model}: {name} has no (P)"
     assert {"embedding_size", "select_epoch"} <= marked
-    explained = _keys(*PROPERTIES.glob("model/*.yaml"), PROPERTIES / "overall.yaml")
+    explained = _keys(*PROPERTIES.glob("*/*.yaml"), PROPERTIES / "overall.yaml")
     assert set(paper) - explained == set()
     assert set(read_properties(PROPERTIES / "preset" / "default.yaml")[0]) == set()
 

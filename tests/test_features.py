@@ -79,7 +79,7 @@ def root(tmp_path: Path) -> Path:
 def load(**config_dict: Any) -> tuple[PairDataset, ItemFeatures]:
     config_dict["valid_user_ratio"] = 0
     dataset = PairDataset(MMConfig("MetaMMCDR", "pair", config_dict=config_dict))
-    return dataset, dataset.text_features("source", "target")
+    return dataset, dataset.features("text", ["source", "target"])
 
 
 def check(dataset: PairDataset, features: ItemFeatures) -> None:

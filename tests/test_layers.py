@@ -13,9 +13,15 @@ from recbole_cdr_mm.layers.bridge import MetaNetwork, apply_bridge
 from recbole_cdr_mm.layers.calibration import fit_calibrated_floor
 from recbole_cdr_mm.layers.characteristic_encoder import CharacteristicEncoder, ragged_softmax
 from recbole_cdr_mm.layers.initialise import normal_embedding, seeded_linear
-from recbole_cdr_mm.layers.item_encoder import TextProjection
-from recbole_cdr_mm.layers.losses import bayesian_personalised_ranking, squared_error
-from recbole_cdr_mm.layers.ridge import solve_item_vectors
+from recbole_cdr_mm.layers.item_encoder import FeatureProjection
+from recbole_cdr_mm.layers.losses import (
+    bayesian_personalised_ranking,
+    margin_ranking,
+    squared_error,
+)
+from recbole_cdr_mm.layers.mapping import MappingFunction
+from recbole_cdr_mm.layers.neighbourhood import average_over_neighbours
+from recbole_cdr_mm.layers.ridge import solve_vectors
 
 Floats = NDArray[np.floating]
 K = 3
@@ -117,14 +123,14 @@ def test_calibrated_floor(rng: np.random.Generator, ratings: tuple[Floats, ...])
     np.testing.assert_allclose(floor.user, c * source_bias, rtol=1e-9)
 
 
-def test_ridge_item_vectors(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ridge_vectors(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     item = rng.integers(0, 6, 40)
     item = item[item != 4]
     user_e, residual = rng.standard_normal((len(item), K)), rng.standard_normal(len(item))
 
     def solve() -> Floats:
         given = (tensor(user_e), torch.from_numpy(item), torch.from_numpy(residual))
-        return numpy(solve_item_vectors(*given, n_items=6, reg_weight=0.7))
+        return numpy(solve_vectors(*given, n_groups=6, reg_weight=0.7))
 
     found = solve()
     for i in range(6):
@@ -136,23 +142,23 @@ def test_ridge_item_vectors(rng: np.random.Generator, monkeypatch: pytest.Monkey
     np.testing.assert_allclose(solve(), found, atol=1e-5)
 
 
-def test_text_projection(rng: np.random.Generator) -> None:
+def test_feature_projection(rng: np.random.Generator) -> None:
     features, known = 20 * rng.standard_normal((5, 4)), np.array([0, 1, 1, 0, 1], dtype=bool)
     features[~known] = 0
-    layer = TextProjection(tensor(features), torch.from_numpy(known), K, generator())
+    layer = FeatureProjection(tensor(features), torch.from_numpy(known), K, generator())
     with torch.no_grad():
         layer.linear.bias.normal_(generator=generator(2))
-        layer.no_text.normal_(generator=generator(3))
+        layer.missing.normal_(generator=generator(3))
     item = np.array([4, 0, 3, 1, 4])
     scale = np.sqrt((features[known] ** 2).mean())
     weight, bias = numpy(layer.linear.weight), numpy(layer.linear.bias)
     expected = features[item] / scale @ weight.T + bias
-    expected[[1, 2]] = numpy(layer.no_text)
+    expected[[1, 2]] = numpy(layer.missing)
     found = layer(torch.from_numpy(item))
     np.testing.assert_allclose(numpy(found), expected, atol=1e-5)
     found.sum().backward()
-    np.testing.assert_allclose(numpy(layer.no_text.grad), 2)  # learned, from its two items alone
-    assert set(layer.state_dict()) == {"linear.weight", "linear.bias", "no_text"}
+    np.testing.assert_allclose(numpy(layer.missing.grad), 2)  # learned, from its two items alone
+    assert set(layer.state_dict()) == {"linear.weight", "linear.bias", "missing"}
 
 
 ROW = np.array([0, 0, 0, 2, 2, 4])  # users 1 and 3 have no history
@@ -225,11 +231,14 @@ def test_bridges_may_start_at_zero_and_still_learn(rng: np.random.Generator) -> 
 def test_losses(rng: np.random.Generator) -> None:
     first, second = rng.standard_normal((2, 9))
     found = squared_error(tensor(first), tensor(second))
-    np.testing.assert_allclose(found, ((first - second) ** 2).mean(), rtol=1e-5)
+    np.testing.assert_allclose(found, (first - second) ** 2, rtol=1e-5)
     found = bayesian_personalised_ranking(tensor(first), tensor(second))
-    np.testing.assert_allclose(found, np.log1p(np.exp(second - first)).mean(), rtol=1e-5)
+    np.testing.assert_allclose(found, np.log1p(np.exp(second - first)), rtol=1e-5)
     far = bayesian_personalised_ranking(torch.tensor([-500.0]), torch.tensor([500.0]))
     assert far.item() == pytest.approx(1000)
+    found = margin_ranking(tensor(first), tensor(second), 0.7)
+    np.testing.assert_allclose(found, np.maximum(0, 0.7 - first + second), rtol=1e-5)
+    assert 0 < (found == 0).sum() < 9
 
 
 def test_initial_weights_come_from_the_generator_alone() -> None:
@@ -260,3 +269,40 @@ def test_layers_draw_nothing_of_their_own(start_at_zero: bool) -> None:
 
     for first, second in zip(parameters(1), parameters(2), strict=True):
         assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("hidden_size", [None, 5])
+def test_mapping_function(rng: np.random.Generator, hidden_size: int | None) -> None:
+    mapping = MappingFunction(K, hidden_size, generator(), start_at_zero=False)
+    vector = rng.standard_normal((4, K))
+    expected = vector
+    if hidden_size is None:
+        assert [name for name, _ in mapping.named_parameters()] == ["output.weight"]
+    else:
+        expected = np.tanh(vector @ numpy(mapping.hidden.weight).T + numpy(mapping.hidden.bias))
+    expected = expected @ numpy(mapping.output.weight).T
+    if hidden_size is not None:
+        expected = expected + numpy(mapping.output.bias)
+    np.testing.assert_allclose(numpy(mapping(tensor(vector))), expected, atol=1e-5)
+    zero = MappingFunction(K, hidden_size, generator(), start_at_zero=True)
+    assert (zero(tensor(vector)) == 0).all()
+
+
+def test_average_over_neighbours(rng: np.random.Generator) -> None:
+    user, item = np.array([0, 0, 2, 2, 2]), np.array([0, 1, 1, 2, 0])  # user 1 has no rating
+    user_e, item_e = rng.standard_normal((3, K)), rng.standard_normal((4, K))
+    expected_users, expected_items = user_e, item_e
+    for hops in range(4):
+        found = average_over_neighbours(
+            tensor(user_e),
+            tensor(item_e),
+            torch.from_numpy(user),
+            torch.from_numpy(item),
+            hops=hops,
+        )
+        np.testing.assert_allclose(numpy(found), expected_users, atol=1e-5)
+        was_user, was_item = expected_users, expected_items
+        of_user = [[was_user[u], *was_item[item[user == u]]] for u in range(3)]
+        of_item = [[was_item[i], *was_user[user[item == i]]] for i in range(4)]
+        expected_users = np.array([np.mean(rows, axis=0) for rows in of_user])
+        expected_items = np.array([np.mean(rows, axis=0) for rows in of_item])

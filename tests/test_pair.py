@@ -15,7 +15,7 @@ from recbole_cdr_mm.config import MMConfig
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.folds import draw_folds
 from recbole_cdr_mm.data.history import build_histories
-from recbole_cdr_mm.data.loader import PairwiseLoader, RowLoader
+from recbole_cdr_mm.data.loader import DrawingLoader, RowLoader
 from recbole_cdr_mm.data.negatives import NegativeSampler
 from recbole_cdr_mm.data.pair import Pair, Ratings, join_domains
 from recbole_cdr_mm.data.split import split_cold_start
@@ -251,7 +251,7 @@ def test_folds_hold_each_overlapped_training_user_once(rng: np.random.Generator)
 # Batches and negatives
 
 
-def epoch(loader: RowLoader | PairwiseLoader, number: int, column: str = "row") -> list[list[int]]:
+def epoch(loader: RowLoader | DrawingLoader, number: int, column: str = "row") -> list[list[int]]:
     loader.set_epoch(number)
     return [batch[column].tolist() for batch in loader]
 
@@ -304,13 +304,14 @@ def test_negatives_are_all_the_unknown_items_of_the_domain_and_no_others(
         assert np.abs(share - 1 / len(unknown)).max() <= 5 * sigma
 
 
-def test_pairwise_batches_add_a_negative_of_the_epochs_own_draw(rng: np.random.Generator) -> None:
+def test_batches_may_add_a_negative_of_the_epochs_own_draw(rng: np.random.Generator) -> None:
     pair = random_pair(rng)
     columns = {"row": torch.arange(len(pair.target)), "user": torch.from_numpy(pair.target.user)}
     items = pair.items("target")
     sampler = NegativeSampler(pair.target, items.start, items.stop, torch.device("cpu"))
-    loader = PairwiseLoader(
-        RowLoader(columns, batch_size=16, seed=1, name="target"), sampler, "user", "neg_item"
+    loader = DrawingLoader(
+        RowLoader(columns, batch_size=16, seed=1, name="target"),
+        lambda batch, generator: {"neg_item": sampler.draw(batch["user"], generator)},
     )
     assert (loader.n_rows, len(loader)) == (len(pair.target), -(-len(pair.target) // 16))
     first = epoch(loader, 3, "neg_item")

@@ -19,7 +19,7 @@ def score(run: Run, user: np.ndarray, item: np.ndarray, *, random: bool) -> list
     for source_only in range(n_overlapped + 1, n_overlapped + n_source_only + 1):
         del row_of[source_only]
     warm = sorted(set(train.user.tolist()))
-    table, bias = state["target.user_embedding.weight"], state["target.user_bias.weight"]
+    table, bias = state["target.users.embedding.weight"], state["target.users.bias.weight"]
     mean_e = np.mean([table[row_of[u]] for u in warm], axis=0)
     mean_bias = np.mean([bias[row_of[u]] for u in warm])
     scores = []
@@ -27,8 +27,8 @@ def score(run: Run, user: np.ndarray, item: np.ndarray, *, random: bool) -> list
         own = u in warm or (random and u in row_of)
         user_e, user_bias = (table[row_of[u]], bias[row_of[u], 0]) if own else (mean_e, mean_bias)
         row = i - pair.n_source_items
-        item_e = state["target.item_embedding.weight"][row]
-        item_bias = state["target.item_bias.weight"][row, 0]
+        item_e = state["target.items.embedding.weight"][row]
+        item_bias = state["target.items.bias.weight"][row, 0]
         scores.append(state["target.mean"] + user_bias + item_bias + user_e @ item_e)
     return scores
 
@@ -44,17 +44,17 @@ class TestTargetMF(ModelChecks):
         user, item = pairs_of_both_kinds(run)
         expected = score(run, user, item, random=cold_user == "random")
         np.testing.assert_allclose(run.scores(user, item), expected, rtol=1e-5, atol=1e-5)
-        has_bias = run.model.state_dict()["target.item_bias.weight"].any().item()
+        has_bias = run.model.state_dict()["target.items.bias.weight"].any().item()
         assert has_bias == use_bias
 
     def test_random_vectors_are_those_of_the_start(self, data_path: Path) -> None:
         fresh = self.build(data_path, cold_user="random").model
         trained = self.build(data_path, cold_user="random").fit()
-        table = trained.model.target.user_embedding.weight
+        table = trained.model.target.users.embedding.weight
         cold = trained.dataset.split.test_users
-        assert (table[cold] == fresh.target.user_embedding.weight[cold]).all()
+        assert (table[cold] == fresh.target.users.embedding.weight[cold]).all()
         warm = int(trained.dataset.split.train.user[0])
-        assert (table[warm] != fresh.target.user_embedding.weight[warm]).all()
+        assert (table[warm] != fresh.target.users.embedding.weight[warm]).all()
 
     def test_loss_is_squared_error_and_penalty(self, data_path: Path) -> None:
         run = self.build(data_path, reg_weight=0.3)
@@ -65,8 +65,8 @@ class TestTargetMF(ModelChecks):
         run.model.trained_stages.append("target")
         error = run.scores(user.numpy(), item.numpy()) - batch["rating"].numpy()
         norms = [
-            model.user_embedding.weight[model.user_row(user)].square().sum(1).mean().item(),
-            model.item_embedding.weight[model.item_row(item)].square().sum(1).mean().item(),
+            model.users(user).square().sum(1).mean().item(),
+            model.items(item).square().sum(1).mean().item(),
         ]  # the biases are 0 at the start
         expected = np.mean(error**2) + 0.3 * sum(norms)
         assert stage.training.loss(batch).item() == pytest.approx(expected, rel=1e-5)

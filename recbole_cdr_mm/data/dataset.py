@@ -18,10 +18,10 @@ from recbole.utils import FeatureSource, FeatureType
 
 from dataset_tools.atomic import read_inter, read_items, read_link
 from dataset_tools.feature_store import item_texts
-from recbole_cdr_mm.data.features import DomainTexts, ItemFeatures, load_text_features
+from recbole_cdr_mm.data.features import DomainFeatures, FeatureKind, ItemFeatures, load_features
 from recbole_cdr_mm.data.history import Histories, build_histories
 from recbole_cdr_mm.data.pair import DomainName, Pair, Ratings, join_domains
-from recbole_cdr_mm.data.split import ColdStartSplit, split_cold_start
+from recbole_cdr_mm.data.split import ColdStartSplit, FewShot, split_cold_start
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 TEXT_FIELDS = ("title", "text")
@@ -31,7 +31,7 @@ class PairDataset(Dataset):
     """Both domains in RecBole's form: one `inter_feat`, one id space, three parts from `build`.
 
     RecBole's own models run on it unchanged. Models of this package also use what they need of
-    `pair`, `split`, `histories` and `text_features`.
+    `pair`, `split`, `histories` and `features`.
 
     Attributes:
         pair: Both domains in one id space; with `eval_task: ranking` only their positives.
@@ -53,6 +53,7 @@ class PairDataset(Dataset):
             "source": config["source_dataset"],
             "target": config["target_dataset"],
         }
+        self._features: dict[tuple[str, ...], ItemFeatures] = {}
         self._texts = {d: self._tokens_with_text(name) for d, name in self._domains.items()}
         frames = {domain: self._read_domain(name) for domain, name in self._domains.items()}
         frames["source"] = self._link_users(frames["source"])
@@ -62,6 +63,9 @@ class PairDataset(Dataset):
             test_user_ratio=config["test_user_ratio"],
             valid_user_ratio=config["valid_user_ratio"],
             split_seed=config["split_seed"],
+            few_shot=None
+            if config["few_shot"] is None
+            else FewShot(config["few_shot"], config["few_shot_pool"]),
         )
         self.description = self._describe(pair, split)
         if config["eval_task"] == "ranking":
@@ -99,33 +103,39 @@ class PairDataset(Dataset):
             rows = rows.at_least(self.config["positive_threshold"])
         return build_histories(rows, self.pair.n_users, last=last)
 
-    def text_features(self, *domains: DomainName) -> ItemFeatures:
-        """The text features of domains' items.
+    def features(self, kind: FeatureKind, domains: Sequence[DomainName]) -> ItemFeatures:
+        """The text or image features of domains' items.
 
         Args:
-            *domains: `source`, `target` or both; the items of the others have none.
+            kind: `text` or `image`.
+            domains: `source`, `target` or both; the items of the others have none.
 
         Raises:
             DataFormatError: If a domain has no item texts, or a feature store is missing or does
                 not fit.
         """
-        wanted: dict[DomainName, DomainTexts] = {}
+        if (kind, *domains) in self._features:
+            return self._features[kind, *domains]
+        wanted: dict[DomainName, DomainFeatures] = {}
         for domain in domains:
             name = self._domains[domain]
-            if not self._texts[domain]:
+            if kind == "text" and not self._texts[domain]:
                 raise DataFormatError(
                     f"{self._folder(name) / name}.item gives no item a title or text, so there are"
                     " no text features. Add texts, or run with --item_features=id."
                 )
-            wanted[domain] = DomainTexts(
+            wanted[domain] = DomainFeatures(
                 name,
+                kind,
                 functools.partial(self._read_items, name),
                 self._store_folder(name),
-                self._text_command(),
+                self._feature_command(kind, name),
             )
-        features = load_text_features(self.pair, wanted)
-        self.config["feature_fingerprint"] = features.fingerprint
-        self._log_missing_texts(features, domains)
+        features = load_features(self.pair, wanted)
+        self._log_missing_features(kind, features, domains)
+        self._features[kind, *domains] = features
+        fingerprints = (read.fingerprint for read in self._features.values())
+        self.config["feature_fingerprint"] = "+".join(fingerprints)
         return features
 
     # Files of a domain
@@ -142,12 +152,14 @@ class PairDataset(Dataset):
         feature_path = self.config["feature_path"]
         return Path(feature_path) / name if feature_path else self._folder(name)
 
-    def _text_command(self) -> str:
+    def _feature_command(self, kind: FeatureKind, name: str) -> str:
         feature_path = self.config["feature_path"]
-        return (
-            f"python -m dataset_tools text --data_path={self._root}"
-            f" --dataset={self.dataset_name} --encoder=minilm"
-            + (f" --feature_path={feature_path}" if feature_path else "")
+        options = {
+            "text": f"--dataset={self.dataset_name} --encoder=minilm",
+            "image": f"--dataset={name} --features=FILE",
+        }
+        return f"python -m dataset_tools {kind} --data_path={self._root} {options[kind]}" + (
+            f" --feature_path={feature_path}" if feature_path else ""
         )
 
     def _read_domain(self, name: str) -> pd.DataFrame:
@@ -281,7 +293,8 @@ class PairDataset(Dataset):
     def _fingerprint(self) -> str:
         """A hash of the rows in use and their split: what a checkpoint must agree with."""
         digest = hashlib.sha256()
-        for part in (self.pair.source, self.split.train, self.split.valid, self.split.test):
+        split = self.split
+        for part in (self.pair.source, split.train, split.valid, split.test, split.revealed):
             for array in (part.user, part.item, part.rating):
                 digest.update(array.tobytes())
         return digest.hexdigest()[:16]
@@ -294,6 +307,8 @@ class PairDataset(Dataset):
             "test_ratings": len(split.test),
             "valid_users": len(split.valid_users),
             "valid_ratings": len(split.valid),
+            "revealed_ratings": len(split.revealed),
+            "test_users_left_out": len(np.setdiff1d(split.test_users, split.test.user)),
             "unseen_test_items": split.unseen_test_items,
             "items_with_text": {
                 domain: len(texts & set(pair.item_tokens[pair.items(domain)]))
@@ -323,14 +338,16 @@ class PairDataset(Dataset):
                     " a pair with more ratings."
                 )
 
-    def _log_missing_texts(self, features: ItemFeatures, domains: Sequence[DomainName]) -> None:
+    def _log_missing_features(
+        self, kind: FeatureKind, features: ItemFeatures, domains: Sequence[DomainName]
+    ) -> None:
         for domain in domains:
             name = self._domains[domain]
             known = features.known[self.pair.items(domain)]
             if not known.all():
                 self.logger.info(
-                    f"{name}: {np.sum(~known)} of {len(known)} items have no text; they share one"
-                    " learned 'no text' vector."
+                    f"{name}: {np.sum(~known)} of {len(known)} items have no {kind}; they share one"
+                    f" learned 'no {kind}' vector."
                 )
 
     def __str__(self) -> str:
@@ -348,6 +365,13 @@ class PairDataset(Dataset):
             f" training); validation users: {data['valid_users']:,}"
             f" ({data['valid_ratings']:,} ratings)",
         ]
+        if self.config["few_shot"] is not None:
+            lines.append(
+                f"  few-shot: {data['revealed_ratings']:,} ratings revealed"
+                f" ({self.config['few_shot']} of each user); {data['test_users_left_out']:,} test"
+                f" users have no more than few_shot_pool {self.config['few_shot_pool']} ratings and"
+                " are left out"
+            )
         if self.config["eval_task"] == "ranking":
             lines.append(f"  positives only: {self.rows}")
         return "\n".join(lines)

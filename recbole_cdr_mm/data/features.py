@@ -1,20 +1,29 @@
-"""Text features of a pair's items, aligned by item token and never by position."""
+"""Side features of a pair's items, aligned by item token and never by position."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dataset_tools.feature_store import ADVICE, FeatureStore, content_hash, item_texts, read_store
+from dataset_tools.feature_store import (
+    FeatureStore,
+    advice,
+    content_hash,
+    item_texts,
+    matrix_hash,
+    read_store,
+)
 from recbole_cdr_mm.data.pair import DomainName, Pair
 from recbole_cdr_mm.errors import DataFormatError
+
+FeatureKind = Literal["text", "image"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,34 +47,36 @@ class ItemFeatures:
 
 
 @dataclass(frozen=True, eq=False)
-class DomainTexts:
-    """Where a domain's texts and their features are.
+class DomainFeatures:
+    """Where the features of a domain's items are, and what they were made of.
 
     Attributes:
         name: The domain.
+        kind: `text` or `image`.
         read_items: Reads the given fields of its `.item` file.
         store_folder: The folder of its feature store.
         command: What makes the store.
     """
 
     name: str
+    kind: FeatureKind
     read_items: Callable[[Sequence[str]], pd.DataFrame]
     store_folder: Path
     command: str
 
 
-def load_text_features(pair: Pair, domains: Mapping[DomainName, DomainTexts]) -> ItemFeatures:
+def load_features(pair: Pair, domains: Mapping[DomainName, DomainFeatures]) -> ItemFeatures:
     """Join the feature stores of one or both domains to a pair's items.
 
     Args:
         pair: The pair.
-        domains: The domains' texts and stores.
+        domains: The domains' stores, all of one kind.
 
     Raises:
         DataFormatError: If a store is missing, damaged, of other items or texts, or of another
             encoder or width than the other domain's. The message gives the command that makes it.
     """
-    stores = {domain: _open_store(texts) for domain, texts in domains.items()}
+    stores = {domain: _open_store(source) for domain, source in domains.items()}
     _check_alike(stores, domains)
     width = next(iter(stores.values())).matrix.shape[1]
     matrix = np.zeros((pair.n_items, width), dtype=np.float32)
@@ -75,27 +86,52 @@ def load_text_features(pair: Pair, domains: Mapping[DomainName, DomainTexts]) ->
         ids = pair.items(domain)
         rows = np.array([row_of.get(token, -1) for token in pair.item_tokens[ids]], dtype=np.int64)
         with_row = np.flatnonzero(rows >= 0)
+        if not len(with_row):
+            source = domains[domain]
+            raise DataFormatError(
+                f"{_file(source)} has no row for any item of {source.name}."
+                f" Make it again with: {source.command}"
+            )
         matrix[ids.start + with_row] = store.matrix[rows[with_row]]
         known[ids.start + with_row] = True
     return ItemFeatures(matrix, known)
 
 
-def _open_store(texts: DomainTexts) -> FeatureStore:
+def _open_store(source: DomainFeatures) -> FeatureStore:
     try:
-        store = read_store(texts.store_folder, texts.name, "text")
+        store = read_store(source.store_folder, source.name, source.kind)
     except DataFormatError as error:
-        problem = str(error).removesuffix(ADVICE).strip()
-        raise DataFormatError(f"{problem} Make the text features with: {texts.command}") from error
+        problem = str(error).removesuffix(advice(source.kind)).strip()
+        raise DataFormatError(
+            f"{problem} Make the {source.kind} features with: {source.command}"
+        ) from error
+    check = {"text": _check_texts, "image": _check_matrix}
+    check[source.kind](source, store)
+    return store
+
+
+def _check_texts(source: DomainFeatures, store: FeatureStore) -> None:
     fields = store.info["fields"]
-    by_token = item_texts(texts.read_items(fields), fields)
+    by_token = item_texts(source.read_items(fields), fields)
     found = content_hash(list(by_token), list(by_token.values()))
     if found != store.info["content_hash"] or set(store.ids) != set(by_token):
         raise DataFormatError(
-            f"{texts.store_folder / texts.name}.text.npy was made from other texts than those of"
-            f" {texts.name}.item: {_difference(set(store.ids), set(by_token))}."
-            f" Make it again with: {texts.command}"
+            f"{_file(source)} was made from other texts than those of"
+            f" {source.name}.item: {_difference(set(store.ids), set(by_token))}."
+            f" Make it again with: {source.command}"
         )
-    return store
+
+
+def _check_matrix(source: DomainFeatures, store: FeatureStore) -> None:
+    if matrix_hash(store.ids, store.matrix) != store.info["content_hash"]:
+        raise DataFormatError(
+            f"{_file(source)}: its rows or items are not those that were written."
+            f" Make it again with: {source.command}"
+        )
+
+
+def _file(source: DomainFeatures) -> str:
+    return f"{source.store_folder / source.name}.{source.kind}.npy"
 
 
 def _difference(stored: set[str], present: set[str]) -> str:
@@ -108,14 +144,16 @@ def _difference(stored: set[str], present: set[str]) -> str:
 
 
 def _check_alike(
-    stores: Mapping[DomainName, FeatureStore], domains: Mapping[DomainName, DomainTexts]
+    stores: Mapping[DomainName, FeatureStore], domains: Mapping[DomainName, DomainFeatures]
 ) -> None:
     first, *others = domains
-    for key, other in itertools.product(("encoder", "revision_or_hash", "pooling", "dim"), others):
-        one, another = stores[first].info[key], stores[other].info[key]
-        if one != another:
-            raise DataFormatError(
-                f"The text features of {domains[first].name} have {key} {one}, those of"
-                f" {domains[other].name} have {key} {another}; both domains need the same."
-                f" Make them again with: {domains[other].command}"
-            )
+    keys = {"text": ("encoder", "revision_or_hash", "pooling", "dim"), "image": ("encoder", "dim")}
+    for other in others:
+        for key in keys[domains[other].kind]:
+            one, another = stores[first].info[key], stores[other].info[key]
+            if one != another:
+                raise DataFormatError(
+                    f"The {domains[other].kind} features of {domains[first].name} have {key} {one},"
+                    f" those of {domains[other].name} have {key} {another}; both domains need the"
+                    f" same. Make them again with: {domains[other].command}"
+                )

@@ -45,6 +45,16 @@ class Histories:
         position = first[row] + within  # (N,)
         return self.item[position], self.rating[position], row
 
+    def draw(self, user: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw an item of each user's history, int64 (B,) to (B,); 0 where it is empty."""
+        if not len(self.item):
+            return torch.zeros_like(user)
+        length = self.start[user + 1] - self.start[user]  # (B,)
+        share = torch.rand(len(user), generator=generator, dtype=torch.float64).to(user.device)
+        place = torch.minimum((share * length).long(), length - 1)  # (B,); -1 where it is empty
+        drawn = self.item[(self.start[user] + place).clamp(min=0)]  # (B,)
+        return torch.where(length > 0, drawn, 0)
+
     def to(self, device: torch.device) -> Histories:
         """The same histories on another device."""
         return Histories(self.start.to(device), self.item.to(device), self.rating.to(device))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
-
-from recbole_cdr_mm.data.negatives import NegativeSampler
 
 
 class RowLoader:
@@ -53,26 +51,25 @@ class RowLoader:
             yield Interaction({name: column[rows] for name, column in self._columns.items()})
 
 
-class PairwiseLoader:
-    """The batches of another loader, each row with a negative item for its user.
+class DrawingLoader:
+    """The batches of another loader, with columns that are drawn anew in each epoch.
 
     Args:
-        rows: The positives.
-        sampler: Draws the negatives, by the loader's own generator.
-        user_field: Field of the user.
-        negative_field: Field to put the negative item into.
+        rows: The loader of the rows.
+        draw: Draws columns for a batch, by the loader's own generator: negative items, for one.
     """
 
     def __init__(
-        self, rows: RowLoader, sampler: NegativeSampler, user_field: str, negative_field: str
+        self,
+        rows: RowLoader,
+        draw: Callable[[Interaction, torch.Generator], Mapping[str, Tensor]],
     ) -> None:
-        self._rows, self._sampler = rows, sampler
-        self._user_field, self._negative_field = user_field, negative_field
+        self._rows, self._draw = rows, draw
         self.set_epoch = rows.set_epoch
 
     @property
     def n_rows(self) -> int:
-        """Positives of one pass."""
+        """Rows of one pass."""
         return self._rows.n_rows
 
     def __len__(self) -> int:
@@ -80,6 +77,6 @@ class PairwiseLoader:
 
     def __iter__(self) -> Iterator[Interaction]:
         for batch in self._rows:
-            negative = self._sampler.draw(batch[self._user_field], self._rows.generator)
-            batch[self._negative_field] = negative
+            for field, column in self._draw(batch, self._rows.generator).items():
+                batch[field] = column
             yield batch

@@ -57,7 +57,7 @@ class Pair:
         n_overlapped: Overlapped users; their ids are 1 .. n_overlapped.
         n_source_only: Users of the source domain only; their ids follow.
         n_source_items: Source items; their ids are 1 .. n_source_items.
-        has_timestamps: Whether both domains have real timestamps.
+        timestamped: The domains that have real timestamps.
     """
 
     source: Ratings
@@ -67,7 +67,7 @@ class Pair:
     n_overlapped: int
     n_source_only: int
     n_source_items: int
-    has_timestamps: bool
+    timestamped: frozenset[DomainName]
 
     @property
     def n_users(self) -> int:
@@ -78,6 +78,11 @@ class Pair:
     def n_items(self) -> int:
         """Items of both domains with the padding row."""
         return len(self.item_tokens)
+
+    @property
+    def has_timestamps(self) -> bool:
+        """Whether both domains have real timestamps."""
+        return len(self.timestamped) == 2
 
     @property
     def overlapped_users(self) -> NDArray[np.int64]:
@@ -112,6 +117,7 @@ def join_domains(source: pd.DataFrame, target: pd.DataFrame) -> Pair:
     Raises:
         DataFormatError: If no user is in both domains.
     """
+    frames: dict[DomainName, pd.DataFrame] = {"source": source, "target": target}
     source_users, target_users = set(source["user"]), set(target["user"])
     overlapped = sorted(source_users & target_users)
     if not overlapped:
@@ -133,7 +139,7 @@ def join_domains(source: pd.DataFrame, target: pd.DataFrame) -> Pair:
         n_overlapped=len(overlapped),
         n_source_only=len(source_only),
         n_source_items=len(source_items),
-        has_timestamps="time" in source and "time" in target,
+        timestamped=frozenset(domain for domain, frame in frames.items() if "time" in frame),
     )
 
 

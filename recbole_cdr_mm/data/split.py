@@ -19,8 +19,10 @@ class ColdStartSplit:
         test_users: Ids of the test users, sorted.
         valid_users: Ids of the validation users, sorted.
         train: Target ratings of all other users.
-        valid: Target ratings of the validation users.
-        test: Target ratings of the test users.
+        valid: Target ratings of the validation users; few-shot: those behind their pool.
+        test: Target ratings of the test users; likewise.
+        revealed: First target ratings of test and validation users that the initialisation stage
+            may read; none without few-shot.
     """
 
     test_users: NDArray[np.int64]
@@ -28,6 +30,7 @@ class ColdStartSplit:
     train: Ratings
     valid: Ratings
     test: Ratings
+    revealed: Ratings
 
     @property
     def unseen_test_items(self) -> int:
@@ -36,12 +39,43 @@ class ColdStartSplit:
 
     def at_least(self, threshold: float) -> ColdStartSplit:
         """The same users, with only the ratings of `threshold` or more."""
-        parts = (part.at_least(threshold) for part in (self.train, self.valid, self.test))
-        return ColdStartSplit(self.test_users, self.valid_users, *parts)
+        parts = (self.train, self.valid, self.test, self.revealed)
+        return ColdStartSplit(
+            self.test_users, self.valid_users, *(part.at_least(threshold) for part in parts)
+        )
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """How many target ratings of a cold-start user are revealed, and how many are never tested.
+
+    Attributes:
+        revealed: Ratings of each user that the initialisation stage may read.
+        pool: Ratings of each user that are set aside, those revealed among them. What is tested is
+            what lies behind the pool, so it is the same for every number revealed.
+
+    Raises:
+        ConfigError: If more are revealed than are set aside.
+    """
+
+    revealed: int
+    pool: int
+
+    def __post_init__(self) -> None:
+        if self.revealed > self.pool:
+            raise ConfigError(
+                f"`few_shot: {self.revealed}` reveals more ratings of a user than `few_shot_pool:"
+                f" {self.pool}` sets aside. Give --few_shot_pool={self.revealed} or more."
+            )
 
 
 def split_cold_start(
-    pair: Pair, *, test_user_ratio: float, valid_user_ratio: float, split_seed: int
+    pair: Pair,
+    *,
+    test_user_ratio: float,
+    valid_user_ratio: float,
+    split_seed: int,
+    few_shot: FewShot | None = None,
 ) -> ColdStartSplit:
     """Choose test users, then validation users among the remaining overlapped users.
 
@@ -50,9 +84,12 @@ def split_cold_start(
         test_user_ratio: Share of the overlapped users, in (0, 1).
         valid_user_ratio: Share of the overlapped users that are not test users, in [0, 1).
         split_seed: Draws the users. The draw depends on nothing else of a run.
+        few_shot: Sets the first target ratings of each test and validation user aside, by time, or
+            in an order drawn by split_seed where the target domain has no timestamps.
 
     Raises:
-        ConfigError: If a ratio leaves nobody to test, to validate on or to train on.
+        ConfigError: If a ratio leaves nobody to test, to validate on or to train on, or no test or
+            validation user has more ratings than few_shot sets aside.
     """
     users = np.random.default_rng(split_seed).permutation(pair.overlapped_users)
     n_test = round(test_user_ratio * len(users))
@@ -73,10 +110,38 @@ def split_cold_start(
     valid_users = np.sort(users[n_test : n_test + n_valid])
     is_test = np.isin(pair.target.user, test_users)
     is_valid = np.isin(pair.target.user, valid_users)
+    place = _place_of_rows(pair, split_seed)
+    behind_pool = place >= (few_shot.pool if few_shot else 0)
+    counted = np.isin(pair.target.user, pair.target.user[behind_pool])
+    if few_shot:
+        for kind, rows in {"test": is_test, "validation": is_valid}.items():
+            if rows.any() and not (rows & behind_pool).any():
+                most = place[rows].max() + 1
+                raise ConfigError(
+                    f"`few_shot_pool: {few_shot.pool}` leaves no rating to measure: no {kind} user"
+                    f" has more than {most} target ratings. Give --few_shot_pool below that, or"
+                    " leave `few_shot` out."
+                )
+    revealed = counted & (place < (few_shot.revealed if few_shot else 0))
     return ColdStartSplit(
         test_users,
         valid_users,
         train=pair.target.where(~is_test & ~is_valid),
-        valid=pair.target.where(is_valid),
-        test=pair.target.where(is_test),
+        valid=pair.target.where(is_valid & behind_pool),
+        test=pair.target.where(is_test & behind_pool),
+        revealed=pair.target.where((is_test | is_valid) & revealed),
     )
+
+
+def _place_of_rows(pair: Pair, split_seed: int) -> NDArray[np.int64]:
+    """Place of each target row among its user's, int64 (N,): 0 is the first one revealed."""
+    user = pair.target.user
+    order = np.arange(len(user))  # rows are ordered by user and time
+    if "target" not in pair.timestamped:
+        by_item = np.lexsort((pair.target.item, user))  # whatever the order of the file
+        drawn = np.random.default_rng([split_seed, 1]).random(len(user))
+        order = by_item[np.lexsort((drawn, user[by_item]))]
+    first = np.searchsorted(user, user)
+    place = np.empty(len(user), dtype=np.int64)
+    place[order] = np.arange(len(user)) - first
+    return place

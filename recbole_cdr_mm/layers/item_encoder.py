@@ -1,4 +1,4 @@
-"""What the characteristic encoder reads of an item: its id vector, its text, or both."""
+"""Side features as item vectors: projected texts and images."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from torch import Tensor, nn
 from recbole_cdr_mm.layers.initialise import seeded_linear
 
 
-class TextProjection(nn.Module):
-    """Project text features to the embedding size; items without text share one learned vector.
+class FeatureProjection(nn.Module):
+    """Project side features to the embedding size; items without any share one learned vector.
 
     Args:
-        features: Text features of all items, float32 (I, d). Held as a buffer that is not saved.
-        known: Which items have a text, bool (I,).
+        features: Text or image features of all items, float32 (I, d). Held as a buffer that is not
+            saved.
+        known: Which items have features, bool (I,).
         embedding_size: k.
         generator: Draws the initial weights.
 
-    Source: MetaMMCDR, Eq. 1 gives the features.
+    Source: MetaMMCDR, Eq. 1 gives the text features.
 
     Deviations: the paper names no layer between text features of size d and p_u of size k; here it
-    is a linear one. Features are divided by their root mean square over the items with text, for a
-    sum over tokens has a scale far from 1.
+    is a linear one. Features are divided by their root mean square over the items that have them,
+    for a sum over tokens has a scale far from 1.
     """
 
     features: Tensor
@@ -35,16 +36,18 @@ class TextProjection(nn.Module):
         self.register_buffer("features", features / scale, persistent=False)
         self.register_buffer("known", known, persistent=False)
         self.linear = seeded_linear(features.shape[1], embedding_size, generator)
-        self.no_text = nn.Parameter(torch.zeros(embedding_size))
+        self.missing = nn.Parameter(torch.zeros(embedding_size))
 
     def forward(self, item: Tensor) -> Tensor:
-        """Project the texts of items.
+        """Project the features of items.
 
         Args:
-            item: Item ids, int64 (N,).
+            item: Item ids, int64 (N,); an id that stands there often is projected once.
 
         Returns:
             Vectors, float32 (N, k).
         """
-        projected = self.linear(self.features[item])  # (N, k)
-        return torch.where(self.known[item].unsqueeze(1), projected, self.no_text)  # (N, k)
+        unique, place = torch.unique(item, return_inverse=True)
+        projected = self.linear(self.features[unique])  # (n, k)
+        vectors = torch.where(self.known[unique].unsqueeze(1), projected, self.missing)  # (n, k)
+        return vectors[place]  # (N, k)

@@ -1,19 +1,33 @@
-"""Losses on scores."""
+"""Losses on scores, one value a row; the caller takes their mean, weighted or not."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def squared_error(score: Tensor, rating: Tensor) -> Tensor:
-    """Mean squared error of ratings, (B,) and (B,) to a scalar."""
-    return F.mse_loss(score, rating)
+    """Squared errors of ratings, (B,) and (B,) to (B,)."""
+    return F.mse_loss(score, rating, reduction="none")
 
 
 def bayesian_personalised_ranking(positive: Tensor, negative: Tensor) -> Tensor:
-    """BPR: mean of -log sigmoid(positive - negative), (B,) and (B,) to a scalar.
+    """BPR: -log sigmoid(positive - negative), (B,) and (B,) to (B,).
 
     Source: Rendle et al. "BPR: Bayesian Personalized Ranking from Implicit Feedback." UAI 2009.
     """
-    return -F.logsigmoid(positive - negative).mean()
+    return -F.logsigmoid(positive - negative)
+
+
+def margin_ranking(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+    """Hinge loss: max(0, margin - positive + negative), (B,) and (B,) to (B,).
+
+    With scores that are negative squared distances this is the loss of metric learning.
+
+    Source: Hsieh et al. "Collaborative Metric Learning." WWW 2017, without its weights by rank.
+
+    >>> margin_ranking(torch.tensor([-1.0, -1.0]), torch.tensor([-1.5, -4.0]), 1.0)
+    tensor([0.5000, 0.0000])
+    """
+    return torch.relu(margin - positive + negative)

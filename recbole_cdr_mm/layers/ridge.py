@@ -1,4 +1,4 @@
-"""Item vectors by ridge regression on fixed user vectors: half a step of ALS."""
+"""Vectors by ridge regression on fixed ones: half a step of alternating least squares."""
 
 from __future__ import annotations
 
@@ -8,34 +8,37 @@ from torch import Tensor
 _ROWS_AT_ONCE = 1 << 17
 
 
-def solve_item_vectors(
-    user_e: Tensor, item: Tensor, residual: Tensor, *, n_items: int, reg_weight: float
+def solve_vectors(
+    other_e: Tensor, group: Tensor, residual: Tensor, *, n_groups: int, reg_weight: float
 ) -> Tensor:
-    """Fit each item's vector to the residuals of its raters.
+    """Fit a vector for each group of rows, so that its dot products explain the rows' residuals.
+
+    With `other_e` the vectors of users and groups by item this fits items' vectors, and the other
+    way round.
 
     Args:
-        user_e: Vector of each row's user, (N, k).
-        item: Item ids, int64 (N,), below n_items.
+        other_e: Fixed vector of each row, (N, k).
+        group: Whose vector each row helps to fit, int64 (N,), below n_groups.
         residual: What the dot product of the two has to explain, (N,).
-        n_items: Rows of the result.
-        reg_weight: Ridge penalty, in ratings: the vector is shrunk as if so many unit-length users
-            with residual 0 had rated the item.
+        n_groups: Rows of the result.
+        reg_weight: Ridge penalty, in rows: a vector is shrunk as if so many unit-length rows with
+            residual 0 were in its group.
 
     Returns:
-        Item vectors (n_items, k); zeros for items without rows.
+        Vectors (n_groups, k); zeros for groups without rows.
 
     >>> u = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     >>> item, residual = torch.tensor([1, 1]), torch.tensor([2.0, 4.0])
-    >>> solve_item_vectors(u, item, residual, n_items=2, reg_weight=1.0)
+    >>> solve_vectors(u, item, residual, n_groups=2, reg_weight=1.0)
     tensor([[0., 0.],
             [1., 2.]])
     """
-    k = user_e.shape[1]
-    gram = torch.zeros(n_items, k, k, device=user_e.device)  # (I, k, k)
-    moment = torch.zeros(n_items, k, device=user_e.device)  # (I, k)
-    for rows in torch.arange(len(item), device=item.device).split(_ROWS_AT_ONCE):
-        e = user_e[rows]  # (n, k)
-        gram.index_add_(0, item[rows], e.unsqueeze(2) * e.unsqueeze(1))
-        moment.index_add_(0, item[rows], residual[rows].unsqueeze(1).to(e.dtype) * e)
+    k = other_e.shape[1]
+    gram = torch.zeros(n_groups, k, k, device=other_e.device)  # (G, k, k)
+    moment = torch.zeros(n_groups, k, device=other_e.device)  # (G, k)
+    for rows in torch.arange(len(group), device=group.device).split(_ROWS_AT_ONCE):
+        e = other_e[rows]  # (n, k)
+        gram.index_add_(0, group[rows], e.unsqueeze(2) * e.unsqueeze(1))
+        moment.index_add_(0, group[rows], residual[rows].unsqueeze(1).to(e.dtype) * e)
     gram.diagonal(dim1=1, dim2=2).add_(reg_weight)
     return torch.linalg.solve(gram, moment)

@@ -8,70 +8,143 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recbole_cdr_mm.data.features import ItemFeatures
 from recbole_cdr_mm.data.pair import DomainName, Pair
-from recbole_cdr_mm.layers.initialise import normal_embedding
+from recbole_cdr_mm.layers.initialise import normal_embedding, seeded_linear
+from recbole_cdr_mm.layers.item_encoder import FeatureProjection
+
+
+class UserTable(nn.Module):
+    """Vectors and biases of users, found by their ids in the pair.
+
+    Args:
+        pair: The pair.
+        domain: Whose users; None: all of the pair, for a table that both domains share.
+        config: Gives embedding_size (k), embedding_std and use_bias.
+        generator: Draws the initial vectors.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        domain: DomainName | None,
+        config: Mapping[str, Any],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.n_overlapped = pair.n_overlapped
+        self.n_skipped = pair.n_source_only if domain == "target" else 0
+        n_rows = (
+            1 + pair.n_overlapped + pair.n_source_only
+            if domain == "source"
+            else pair.n_users - self.n_skipped
+        )
+        size, std = config["embedding_size"], config["embedding_std"]
+        self.embedding = normal_embedding(n_rows, size, std, generator)
+        self.bias = _biases(n_rows, config)
+
+    def row(self, user: Tensor) -> Tensor:
+        """Rows of the tables; users of the other domain alone have none."""
+        return torch.where(user > self.n_overlapped, user - self.n_skipped, user)
+
+    def forward(self, user: Tensor) -> Tensor:
+        """User vectors, int64 (B,) to (B, k)."""
+        return self.embedding(self.row(user))
+
+    def biases(self, user: Tensor) -> Tensor:
+        """User biases, int64 (B,) to (B,)."""
+        return self.bias(self.row(user)).squeeze(1)
+
+
+class ItemTable(nn.Module):
+    """Vectors and biases of one domain's items: learned, projected from their texts, or the sum.
+
+    Args:
+        pair: The pair.
+        domain: Whose items.
+        config: Gives embedding_size (k), embedding_std, use_bias and pretrain_item_features.
+        generator: Draws the initial vectors.
+        texts: Text features of the pair's items, with `pretrain_item_features` text or both.
+
+    Source: MetaMMCDR lets the pre-training use the texts but gives no equation; the sum of vector
+    and projected text is ours.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        domain: DomainName,
+        config: Mapping[str, Any],
+        generator: torch.Generator,
+        texts: ItemFeatures | None = None,
+    ) -> None:
+        super().__init__()
+        ids = pair.items(domain)
+        self.offset = ids.start - 1
+        n_rows = ids.stop - self.offset
+        size = config["embedding_size"]
+        self.embedding: nn.Embedding | None = None
+        if config["pretrain_item_features"] != "text":
+            self.embedding = normal_embedding(n_rows, size, config["embedding_std"], generator)
+        self.text: FeatureProjection | None = None
+        if texts is not None:
+            rows = slice(self.offset, ids.stop)
+            features = torch.from_numpy(texts.matrix[rows]).clone()
+            known = torch.from_numpy(texts.known[rows]).clone()
+            features[0], known[0] = 0, False  # padding; in the target domain a source item is there
+            self.text = FeatureProjection(features, known, size, generator)
+        self.bias = _biases(n_rows, config)
+
+    def row(self, item: Tensor) -> Tensor:
+        """Rows of the tables."""
+        return item - self.offset
+
+    def forward(self, item: Tensor) -> Tensor:
+        """Item vectors, int64 (B,) to (B, k)."""
+        row = self.row(item)
+        parts = [part(row) for part in (self.embedding, self.text) if part is not None]
+        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+    def biases(self, item: Tensor) -> Tensor:
+        """Item biases, int64 (B,) to (B,)."""
+        return self.bias(self.row(item)).squeeze(1)
 
 
 class MF(nn.Module):
     """Matrix factorisation of one domain: mean + b_u + b_i + u . v, or u . v without biases.
 
-    Ids are those of the pair; the tables hold only the domain's own users and items.
+    Every base model is an intercept and a weight vector of each item, and a vector of each user:
+    score = b_u + intercept_i + u . weight_i. What a bridge needs of it is no more than that.
 
     Args:
-        pair: The pair.
-        domain: Which of its domains.
+        users: Vectors and biases of the users.
+        items: Of the domain's items.
         mean: The global mean of the training ratings; read only with `use_bias`.
-        config: Gives embedding_size (k), embedding_std and use_bias.
-        generator: Draws the initial vectors.
+        config: Gives use_bias.
+        generator: Draws initial weights.
+
+    Source: Koren, Bell and Volinsky. "Matrix Factorization Techniques for Recommender Systems."
+    Computer, 2009.
     """
 
     mean: Tensor
 
     def __init__(
         self,
-        pair: Pair,
-        domain: DomainName,
+        users: UserTable,
+        items: ItemTable,
         *,
         mean: float,
         config: Mapping[str, Any],
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.n_overlapped = pair.n_overlapped
-        self.n_skipped_users = 0 if domain == "source" else pair.n_source_only
-        self.item_offset = pair.items(domain).start - 1
-        n_items = pair.items(domain).stop - self.item_offset
-        n_users = (
-            1 + pair.n_overlapped + pair.n_source_only
-            if domain == "source"
-            else pair.n_users - pair.n_source_only
-        )
-        size, std = config["embedding_size"], config["embedding_std"]
-        self.user_embedding = normal_embedding(n_users, size, std, generator)
-        self.item_embedding = normal_embedding(n_items, size, std, generator)
-        # Without biases these stay at 0 and are not among the trained parameters.
-        self.user_bias = nn.Embedding(n_users, 1, padding_idx=0)
-        self.item_bias = nn.Embedding(n_items, 1, padding_idx=0)
-        for bias in (self.user_bias, self.item_bias):
-            nn.init.zeros_(bias.weight)
-            bias.weight.requires_grad_(config["use_bias"])
+        self.users, self.items = users, items
         self.register_buffer("mean", torch.tensor(mean if config["use_bias"] else 0.0))
-
-    def user_row(self, user: Tensor) -> Tensor:
-        """Rows of the user tables; users of the other domain alone have none."""
-        return torch.where(user > self.n_overlapped, user - self.n_skipped_users, user)
-
-    def item_row(self, item: Tensor) -> Tensor:
-        """Rows of the item tables."""
-        return item - self.item_offset
-
-    def user_e(self, user: Tensor) -> Tensor:
-        """User vectors, (B,) to (B, k)."""
-        return self.user_embedding(self.user_row(user))
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """Score pairs, (B,) and (B,) to (B,)."""
-        return self.score(self.user_e(user), self.user_bias(self.user_row(user)).squeeze(1), item)
+        return self.score(self.users(user), self.users.biases(user), item)
 
     def score(self, user_e: Tensor, user_bias: Tensor, item: Tensor) -> Tensor:
         """Score items for users given by their vectors.
@@ -84,22 +157,104 @@ class MF(nn.Module):
         Returns:
             Scores (B,).
         """
-        item_row = self.item_row(item)  # (B,)
-        dot = (user_e * self.item_embedding(item_row)).sum(1)  # (B,)
-        return self.mean + user_bias + self.item_bias(item_row).squeeze(1) + dot
+        return user_bias + self.intercept(item) + (user_e * self.weight(item)).sum(1)
 
-    def squared_norm(self, user: Tensor, item: Tensor) -> Tensor:
-        """Mean over a batch of the squared norms of its vectors and biases, a scalar."""
-        user_row, item_row = self.user_row(user), self.item_row(item)
-        tables = (
-            (self.user_embedding, user_row),
-            (self.user_bias, user_row),
-            (self.item_embedding, item_row),
-            (self.item_bias, item_row),
-        )
-        return torch.stack([table(rows).square().sum(1).mean() for table, rows in tables]).sum()
+    def intercept(self, item: Tensor) -> Tensor:
+        """The part of a score that is the same for all users, (B,) to (B,)."""
+        return self.mean + self.items.biases(item)
+
+    def weight(self, item: Tensor) -> Tensor:
+        """What a user's vector is multiplied with, (B,) to (B, k)."""
+        return self.weigh(self.items(item))
+
+    def weigh(self, item_e: Tensor) -> Tensor:
+        """Item vectors as weights of a user's vector, (B, k) to (B, k)."""
+        return item_e
+
+    def squared_norms(self, user: Tensor, item: Tensor) -> Tensor:
+        """Squared norms of the vectors and biases of each row, (B,) and (B,) to (B,)."""
+        vectors = self.users(user).square().sum(1) + self.items(item).square().sum(1)
+        return vectors + self.users.biases(user).square() + self.items.biases(item).square()
 
     @property
     def trained(self) -> tuple[nn.Parameter, ...]:
         """The parameters that training moves."""
         return tuple(p for p in self.parameters() if p.requires_grad)
+
+
+class GMF(MF):
+    """Generalised matrix factorisation: mean + b_u + b_i + h . (u * v), with a learned h.
+
+    Source: He et al. "Neural Collaborative Filtering." WWW 2017, Eq. 9, without its sigmoid; it is
+    the base model `GMF` of PTUPCDR's public code.
+
+    Deviations: with `gmf_weight: ones` h starts at 1, where GMF is MF; with `uniform` as torch
+    draws a linear layer, as in that code.
+    """
+
+    def __init__(
+        self,
+        users: UserTable,
+        items: ItemTable,
+        *,
+        mean: float,
+        config: Mapping[str, Any],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(users, items, mean=mean, config=config, generator=generator)
+        self.linear = seeded_linear(config["embedding_size"], 1, generator, bias=False)
+        if config["gmf_weight"] == "ones":
+            nn.init.ones_(self.linear.weight)
+
+    def weigh(self, item_e: Tensor) -> Tensor:
+        """H * v, (B, k) to (B, k)."""
+        return self.linear.weight * item_e
+
+
+class MetricSpace(MF):
+    """Users and items as points of the unit ball: the score is minus their squared distance.
+
+    -|u - v|^2 = -|u|^2 - |v|^2 + u . 2 v, so intercept and weight of an item are -|v|^2 and 2 v.
+    Points outside the unit ball are drawn back to its surface. There are no biases.
+
+    Source: Hsieh et al. "Collaborative Metric Learning." WWW 2017: the base model of SSCDR.
+    """
+
+    def __init__(self, users: UserTable, items: ItemTable, **options: Any) -> None:
+        super().__init__(users, items, **options)
+        for table in (users, items):
+            table.bias.weight.requires_grad_(False)
+
+    def score(self, user_e: Tensor, user_bias: Tensor, item: Tensor) -> Tensor:
+        """Minus the squared distances, (B, k), (B,) and (B,) to (B,)."""
+        user_e = into_unit_ball(user_e)  # (B, k)
+        return super().score(user_e, user_bias - user_e.square().sum(1), item)
+
+    def intercept(self, item: Tensor) -> Tensor:
+        """Minus the squared length of the item's vector, (B,) to (B,)."""
+        return -into_unit_ball(self.items(item)).square().sum(1)
+
+    def weigh(self, item_e: Tensor) -> Tensor:
+        """2 v, (B, k) to (B, k)."""
+        return 2 * into_unit_ball(item_e)
+
+
+def into_unit_ball(vector: Tensor) -> Tensor:
+    """Shorten vectors that are longer than 1 to length 1, (B, k) to (B, k).
+
+    >>> into_unit_ball(torch.tensor([[3.0, 4.0], [0.3, 0.4]]))
+    tensor([[0.6000, 0.8000],
+            [0.3000, 0.4000]])
+    """
+    return vector / torch.linalg.vector_norm(vector, dim=1, keepdim=True).clamp(min=1)
+
+
+BASE_MODELS = {"MF": MF, "GMF": GMF}
+
+
+def _biases(n_rows: int, config: Mapping[str, Any]) -> nn.Embedding:
+    """Biases of 0. Without `use_bias` they stay there and are not among the trained parameters."""
+    bias = nn.Embedding(n_rows, 1, padding_idx=0)
+    nn.init.zeros_(bias.weight)
+    bias.weight.requires_grad_(config["use_bias"])
+    return bias

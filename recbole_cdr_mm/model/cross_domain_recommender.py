@@ -13,12 +13,12 @@ from recbole.utils import InputType
 from torch import Tensor
 
 from recbole_cdr_mm.data.dataset import PairDataset
-from recbole_cdr_mm.data.loader import PairwiseLoader, RowLoader
+from recbole_cdr_mm.data.loader import DrawingLoader, RowLoader
 from recbole_cdr_mm.data.negatives import NegativeSampler
-from recbole_cdr_mm.data.pair import Ratings
+from recbole_cdr_mm.data.pair import DomainName, Ratings
 from recbole_cdr_mm.errors import StageError
 from recbole_cdr_mm.layers.losses import bayesian_personalised_ranking, squared_error
-from recbole_cdr_mm.model.base_models import MF
+from recbole_cdr_mm.model.base_models import BASE_MODELS, MF, ItemTable, UserTable
 from recbole_cdr_mm.stage import EpochLoader, Stage, Training
 
 _SCORES_AT_ONCE = 1 << 20
@@ -29,7 +29,8 @@ class CrossDomainRecommender(GeneralRecommender):
 
     Attributes:
         eval_tasks: The tasks that the model can do.
-        final_stage: The last of its stages; from its first epoch on the model can predict.
+        final_stage: The stage from whose first epoch on the model can predict.
+        shared_properties: Files of properties/shared/ that its own YAML adds to.
         stage: The stage that was begun last.
         trained_stages: Names of the stages that are trained; part of every checkpoint.
         is_warm: Users with target ratings in training, bool (U,). For them a model uses what it
@@ -39,6 +40,7 @@ class CrossDomainRecommender(GeneralRecommender):
     input_type = InputType.POINTWISE
     eval_tasks: ClassVar[tuple[str, ...]] = ("rating", "ranking")
     final_stage: ClassVar[str]
+    shared_properties: ClassVar[tuple[str, ...]] = ()
     is_warm: Tensor
 
     def __init__(self, config: Any, dataset: PairDataset) -> None:
@@ -121,7 +123,37 @@ class CrossDomainRecommender(GeneralRecommender):
                 " it, or resume a checkpoint that holds it."
             )
 
-    # What models build their stages from
+    # What models build themselves and their stages from
+
+    def base_model(
+        self,
+        dataset: PairDataset,
+        domain: DomainName,
+        *,
+        users: UserTable | None = None,
+        kind: type[MF] | None = None,
+    ) -> MF:
+        """Build the base model of a domain.
+
+        Args:
+            dataset: The pair.
+            domain: The domain.
+            users: Its table of users; None: one of its own.
+            kind: Its class; None: `base_model`.
+        """
+        config, pair = self.config, dataset.pair
+        rows = pair.source if domain == "source" else dataset.split.train
+        if users is None:
+            users = UserTable(pair, domain, config, self.generator)
+        reads_text = config["pretrain_item_features"] != "id"
+        texts = dataset.features("text", [domain]) if reads_text else None
+        return (kind or BASE_MODELS[config["base_model"]])(
+            users,
+            ItemTable(pair, domain, config, self.generator, texts),
+            mean=float(rows.rating.mean()),
+            config=config,
+            generator=self.generator,
+        )
 
     def pretraining(
         self,
@@ -143,8 +175,8 @@ class CrossDomainRecommender(GeneralRecommender):
         reg_weight = self.config["reg_weight"]
 
         def loss(batch: Interaction) -> Tensor:
-            norm = base.squared_norm(batch[self.USER_ID], batch[self.ITEM_ID])
-            return self.loss_of_scores(base, batch) + reg_weight * norm
+            norms = base.squared_norms(batch[self.USER_ID], batch[self.ITEM_ID])  # (B,)
+            return (self.losses_of_scores(base, batch) + reg_weight * norms).mean()
 
         training = Training(
             trains=base.trained,
@@ -154,15 +186,19 @@ class CrossDomainRecommender(GeneralRecommender):
         )
         return Stage(name, training=training, validate=validate)
 
-    def loss_of_scores(
+    def losses_of_scores(
         self, score: Callable[[Tensor, Tensor], Tensor], batch: Interaction
     ) -> Tensor:
-        """The loss of a batch: BPR where it has negatives, else squared error of ratings."""
+        """Losses of a batch's rows (B,): of pairs if it has negatives, else squared errors."""
         user, item = batch[self.USER_ID], batch[self.ITEM_ID]
         if self.NEG_ITEM_ID not in batch:
             return squared_error(score(user, item), batch[self.RATING])
         both = score(user.repeat(2), torch.cat([item, batch[self.NEG_ITEM_ID]]))  # (2 B,)
-        return bayesian_personalised_ranking(*both.chunk(2))
+        return self.pairwise_losses(*both.chunk(2))
+
+    def pairwise_losses(self, positive: Tensor, negative: Tensor) -> Tensor:
+        """Losses of scores of positive and negative items, (B,) and (B,) to (B,)."""
+        return bayesian_personalised_ranking(positive, negative)
 
     def loader(self, name: str, rows: Ratings, items: slice) -> EpochLoader:
         """Batches of a stage's rows, with negatives where the loss needs them."""
@@ -170,7 +206,11 @@ class CrossDomainRecommender(GeneralRecommender):
         if self.loss_type == "MSE":
             return loader
         sampler = NegativeSampler(rows, items.start, items.stop, self.device)
-        return PairwiseLoader(loader, sampler, self.USER_ID, self.NEG_ITEM_ID)
+
+        def draw(batch: Interaction, generator: torch.Generator) -> dict[str, Tensor]:
+            return {self.NEG_ITEM_ID: sampler.draw(batch[self.USER_ID], generator)}
+
+        return DrawingLoader(loader, draw)
 
     def row_loader(self, name: str, columns: Mapping[str, Tensor]) -> RowLoader:
         """Batches of columns, on the model's device."""

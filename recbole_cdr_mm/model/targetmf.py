@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from recbole_cdr_mm.data.dataset import PairDataset
-from recbole_cdr_mm.model.base_models import MF
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
 from recbole_cdr_mm.stage import Stage
 
@@ -31,12 +30,12 @@ class TargetMF(CrossDomainRecommender):
     """
 
     final_stage = "target"
+    shared_properties = ("base_model",)
 
     def __init__(self, config: Any, dataset: PairDataset) -> None:
         super().__init__(config, dataset)
         self.keeps_random_vector = config["cold_user"] == "random"
-        mean = float(dataset.split.train.rating.mean())
-        self.target = MF(dataset.pair, "target", mean=mean, config=config, generator=self.generator)
+        self.target = self.base_model(dataset, "target")
         warm_users = torch.nonzero(self.is_warm).squeeze(1)
         self.register_buffer("warm_users", warm_users, persistent=False)
         self.n_overlapped = dataset.pair.n_overlapped
@@ -53,10 +52,10 @@ class TargetMF(CrossDomainRecommender):
         """Scores by the target model, (B,)."""
         has_row = (user <= self.n_overlapped) | (user >= self.first_target_only_user)  # (B,)
         own = self.is_warm[user] | (has_row & self.keeps_random_vector)  # (B,)
-        row = torch.where(own, self.target.user_row(user), 0)  # (B,)
-        warm_row = self.target.user_row(self.warm_users)
-        mean_e = self.target.user_embedding(warm_row).mean(0)  # (k,)
-        mean_bias = self.target.user_bias(warm_row).mean()  # ()
-        user_e = torch.where(own.unsqueeze(1), self.target.user_embedding(row), mean_e)  # (B, k)
-        user_bias = torch.where(own, self.target.user_bias(row).squeeze(1), mean_bias)  # (B,)
+        users = self.target.users
+        known = torch.where(own, user, 0)  # (B,)
+        mean_e = users(self.warm_users).mean(0)  # (k,)
+        mean_bias = users.biases(self.warm_users).mean()  # ()
+        user_e = torch.where(own.unsqueeze(1), users(known), mean_e)  # (B, k)
+        user_bias = torch.where(own, users.biases(known), mean_bias)  # (B,)
         return self.target.score(user_e, user_bias, item)

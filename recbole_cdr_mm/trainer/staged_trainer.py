@@ -149,9 +149,10 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
     def _descend(
         self, stage: Stage, training: Training, report: StageReport, resumed: dict[str, Any] | None
     ) -> None:
-        own = training.optimiser
-        parameters = training.trains
-        optimiser = own(parameters) if own else super()._build_optimizer(params=list(parameters))
+        optimiser = super()._build_optimizer(
+            params=list(training.trains),
+            learning_rate=training.learning_rate or self.learning_rate,
+        )
         self.optimizer = optimiser
         if resumed is not None and resumed["optimizer"] is not None:
             optimiser.load_state_dict(resumed["optimizer"])

@@ -1,0 +1,304 @@
+"""The skeleton of all bridges: two base models, and a map of users' vectors between them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor, nn
+
+from recbole_cdr_mm.data.dataset import PairDataset
+from recbole_cdr_mm.errors import ConfigError
+from recbole_cdr_mm.model.cold_view import ColdView, calibrated_view, plain_view
+from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
+from recbole_cdr_mm.model.few_shot import FewShotUsers, target_only_start
+from recbole_cdr_mm.stage import Stage, Training
+
+_USERS_AT_ONCE = 4096
+
+
+class BridgeRecommender(CrossDomainRecommender):
+    """Pre-train both domains, train the bridge between them, score cold-start users over it.
+
+    A model says how a user's vector is transformed (`transform`) and by which parameters
+    (`bridge_parameters`). A cold-start user is scored by floor(u, i) + u_hat . w_i, where w_i is
+    what the target model multiplies a user's vector with (v_i on MF, h * v_i on GMF). A user with
+    target ratings in training is scored by the target model itself.
+
+    Source: Algorithm 1 of MetaMMCDR, whose steps are those of EMCDR and PTUPCDR, and its Eq. 6 and
+    7 for the two losses.
+
+    Deviations: with `start_from_floor` and `eval_task: rating` the score is added to
+    CalibratedTransfer's floor, w_i are ridge regressions on the target model's user vectors, and
+    the bridge is trained on simulated cold users, whose own ratings are neither in the item biases
+    nor in the item weights that they are scored with. The target model's user vectors, and the
+    floor's three weights, are fitted with all training ratings. With `eval_task: ranking` the
+    target model's own intercepts and weights are met by all.
+    """
+
+    final_stage = "bridge"
+    shared_properties: ClassVar[tuple[str, ...]] = ("base_model", "bridge")
+    _view: ColdView
+
+    def __init__(self, config: Any, dataset: PairDataset) -> None:
+        super().__init__(config, dataset)
+        if config["simulate_cold_users"] and not config["start_from_floor"]:
+            raise ConfigError(
+                "`simulate_cold_users: True` needs `start_from_floor: True`. Give"
+                " --simulate_cold_users=False."
+            )
+        pair, size = dataset.pair, config["embedding_size"]
+        self.n_overlapped = pair.n_overlapped
+        self.n_source_users = 1 + pair.n_overlapped + pair.n_source_only
+        self.source, self.target = self.build_base_models(dataset)
+        self.few_shot: FewShotUsers | None = None
+        if config["few_shot"] is not None:
+            users = np.union1d(dataset.split.test_users, dataset.split.valid_users)
+            self.few_shot = FewShotUsers(users, self.n_users, size, use_bias=config["use_bias"])
+        # what cold-start users meet; filled when the bridge's stage starts
+        self.register_buffer("cold_item_floor", torch.zeros(self.n_items))
+        self.register_buffer("cold_item_e", torch.zeros(self.n_items, size))
+        self.register_buffer("cold_user_floor", torch.zeros(self.n_users))
+        self._bridged: Tensor | None = None
+
+    def build_base_models(self, dataset: PairDataset) -> tuple[Any, Any]:
+        """The base models of source and target domain."""
+        return self.base_model(dataset, "source"), self.base_model(dataset, "target")
+
+    # Stages
+
+    def stages(self, dataset: PairDataset, validate: Callable[[], float] | None) -> list[Stage]:
+        """Pre-training of both domains, the bridge, and the initialisation stage of few-shot."""
+        pair, train = dataset.pair, dataset.split.train
+        if self.config["select_epoch"] == "last":
+            validate = None
+        stages = [
+            self.pretraining("source", self.source, pair.source, pair.items("source")),
+            self.pretraining("target", self.target, train, pair.items("target")),
+            Stage(
+                self.final_stage,
+                prepare=lambda: self._enter_bridge_stage(dataset),
+                training=self.bridge_training(dataset),
+                validate=validate,
+                requires=("source", "target"),
+            ),
+        ]
+        if self.few_shot is not None:
+            stages.append(self._initialisation(self.few_shot, dataset, validate))
+        return stages
+
+    def bridge_training(self, dataset: PairDataset) -> Training:
+        """How the bridge is trained: by the loss that `bridge_loss` names."""
+        train = {"task": self._task_oriented, "mapping": self._mapping_oriented}
+        return train[self.config["bridge_loss"]](dataset)
+
+    def _task_oriented(self, dataset: PairDataset) -> Training:
+        """Eq. 7: errors of the target ratings of overlapped training users."""
+        train = dataset.split.train
+        rows = train.where(train.user <= self.n_overlapped)
+        return Training(
+            trains=self.bridge_parameters,
+            loss=self.task_oriented_loss,
+            loader=self.loader("meta", rows, dataset.pair.items("target")),
+            max_epochs=self.setting("meta", "epochs"),
+        )
+
+    def _mapping_oriented(self, dataset: PairDataset) -> Training:
+        """Eq. 6: distance of the transformed and the target vector of overlapped training users."""
+        users = np.intersect1d(dataset.pair.overlapped_users, dataset.split.train.user)
+        return Training(
+            trains=self.bridge_parameters,
+            loss=self.mapping_oriented_loss,
+            loader=self.row_loader("map", {self.USER_ID: torch.from_numpy(users)}),
+            max_epochs=self.setting("map", "epochs"),
+        )
+
+    @property
+    @abstractmethod
+    def bridge_parameters(self) -> tuple[nn.Parameter, ...]:
+        """What the bridge's stage trains."""
+
+    # Losses of the bridge
+
+    def task_oriented_loss(self, batch: Interaction) -> Tensor:
+        """Eq. 7, a scalar: squared error (or BPR) of the scores over the bridge."""
+        users, place = torch.unique(batch[self.USER_ID], return_inverse=True)
+        user_e = self.transform(users)  # (b, k), once a user
+
+        def score(user: Tensor, item: Tensor) -> Tensor:
+            own_e = user_e[place.repeat(len(user) // len(place))]  # (B, k); twice with negatives
+            return self._score_in_training(user, own_e, item)
+
+        penalty = self.config["bridge_reg_weight"] * user_e.square().sum(1).mean()
+        return self.losses_of_scores(score, batch).mean() + penalty
+
+    def mapping_oriented_loss(self, batch: Interaction) -> Tensor:
+        """Eq. 6, a scalar: mean squared distance of transformed and target vectors."""
+        user = batch[self.USER_ID]
+        return (self.transform(user) - self.target.users(user)).square().sum(1).mean()
+
+    # Forward
+
+    @abstractmethod
+    def transform(self, user: Tensor) -> Tensor:
+        """Vectors for the target domain of users with source vectors, int64 (B,) to (B, k)."""
+
+    def item_weight(self, weight: Tensor, item: Tensor) -> Tensor:
+        """What a bridged vector is multiplied with: the target model's weights as they are.
+
+        Args:
+            weight: The target model's weights of the items (B, k).
+            item: Item ids (B,).
+        """
+        return weight
+
+    def rate(self, user: Tensor, item: Tensor) -> Tensor:
+        """The target model's score for users it knows, the bridge's for cold-start users, (B,)."""
+        warm = self.is_warm[user]  # (B,)
+        known = self.target(torch.where(warm, user, 0), item)  # (B,)
+        user_e = self._bridged_e(torch.where(warm, 0, user))  # (B, k)
+        user_floor = self.cold_user_floor[user]  # (B,)
+        if self.few_shot is not None:
+            user_e, user_floor = self.few_shot(user, user_e, user_floor)
+        return torch.where(warm, known, self._score_cold(user_e, user_floor, item))
+
+    def train(self, mode: bool = True) -> BridgeRecommender:
+        """Switch between training and evaluation; vectors are transformed once per evaluation."""
+        self._bridged = None
+        return super().train(mode)
+
+    def _bridged_e(self, user: Tensor) -> Tensor:
+        """Transformed vectors, (B,) to (B, k); zeros for padding and users without a source vector.
+
+        Each user's is made when it is first asked for, and kept until the end of the evaluation.
+        """
+        if self._bridged is None:
+            self._bridged = self.cold_item_e.new_zeros(self.n_users, self.cold_item_e.shape[1])
+            self._is_bridged = torch.ones_like(self.is_warm)
+            self._is_bridged[1 : self.n_source_users] = False
+        missing = torch.unique(user[~self._is_bridged[user]])
+        with torch.no_grad():
+            for part in missing.split(_USERS_AT_ONCE):
+                self._bridged[part] = self.transform(part)
+        self._is_bridged[missing] = True
+        return self._bridged[user]
+
+    def _score_cold(self, user_e: Tensor, user_floor: Tensor, item: Tensor) -> Tensor:
+        """Floor plus dot product, as users who are really cold meet them, (B,)."""
+        weight = self.item_weight(self.cold_item_e[item], item)  # (B, k)
+        return self.cold_item_floor[item] + user_floor + (user_e * weight).sum(1)
+
+    def _score_in_training(self, user: Tensor, user_e: Tensor, item: Tensor) -> Tensor:
+        """Floor plus dot product in the view that holds nothing of the users' own ratings, (B,)."""
+        fold = self._view.fold[user]
+        weight = self.item_weight(self._view.item_e[fold, item], item)  # (B, k)
+        floor = self._view.item_floor[fold, item] + self.cold_user_floor[user]
+        return floor + (user_e * weight).sum(1)
+
+    # What cold-start users meet
+
+    @property
+    def starts_from_floor(self) -> bool:
+        """Whether the bridge's score is added to the calibrated floor."""
+        return self.config["start_from_floor"] and self.config["eval_task"] == "rating"
+
+    def _enter_bridge_stage(self, dataset: PairDataset) -> None:
+        """Make the view of the target domain from the trained target model."""
+        view = self.cold_view(dataset).to(self.device)
+        self._view = view
+        self.cold_item_floor.copy_(view.item_floor[-1])
+        self.cold_item_e.copy_(view.item_e[-1])
+        self.cold_user_floor.copy_(view.user_floor)
+
+    def cold_view(self, dataset: PairDataset) -> ColdView:
+        """What cold-start users meet, of the target model as it is now."""
+        if not self.starts_from_floor:
+            return plain_view(self.target, dataset.pair)
+        view = calibrated_view(self.target, dataset, self.config, self.device)
+        self.logger.info("Floor of cold-start users: a %.4f, b %.4f, c %.4f", *view.weights)
+        return view
+
+    # Few-shot
+
+    def _initialisation(
+        self,
+        few_shot: FewShotUsers,
+        dataset: PairDataset,
+        validate: Callable[[], float] | None,
+    ) -> Stage:
+        """Algorithm 1, step 4: train on the revealed ratings, from the start that is asked for."""
+        revealed = dataset.split.revealed
+        training = None
+        if len(revealed):
+            training = Training(
+                trains=few_shot.trained,
+                loss=self._few_shot_loss(few_shot, revealed.user),
+                loader=self.loader("few_shot", revealed, dataset.pair.items("target")),
+                max_epochs=self.setting("few_shot", "epochs"),
+                learning_rate=self.config["few_shot_learning_rate"],
+            )
+        return Stage(
+            "initialisation",
+            prepare=lambda: few_shot.begin(*self._few_shot_start(few_shot, dataset)),
+            training=training,
+            validate=validate,
+            requires=(self.final_stage,),
+        )
+
+    def _few_shot_loss(
+        self, few_shot: FewShotUsers, revealed_user: np.ndarray
+    ) -> Callable[[Interaction], Tensor]:
+        """Errors of the revealed ratings, and the distance from the start once for each user."""
+        counts = np.bincount(revealed_user, minlength=self.n_users)
+        share = torch.from_numpy(1 / np.maximum(counts, 1)).float().to(self.device)  # (U,)
+        shrinkage = self.config["few_shot_shrinkage"]
+
+        def score(user: Tensor, item: Tensor) -> Tensor:
+            nothing = self.cold_user_floor.new_zeros(len(user))
+            user_e, user_bias = few_shot(user, nothing.unsqueeze(1), nothing)
+            return self._score_cold(user_e, user_bias, item)
+
+        def loss(batch: Interaction) -> Tensor:
+            user = batch[self.USER_ID]
+            distances = share[user] * few_shot.squared_offsets(user)  # (B,)
+            return (self.losses_of_scores(score, batch) + shrinkage * distances).mean()
+
+        return loss
+
+    @torch.no_grad()
+    def _few_shot_start(
+        self, few_shot: FewShotUsers, dataset: PairDataset
+    ) -> tuple[Tensor, Tensor]:
+        """Vectors (n, k) and biases (n,) from which the initialisation stage goes on."""
+        users = few_shot.users
+        none = self.cold_user_floor.new_zeros(len(users))
+        start = self.config["few_shot_start"]
+        if start == "transformed":
+            return self.transform(users), self.cold_user_floor[users]
+        if start == "random":
+            size, std = self.config["embedding_size"], self.config["embedding_std"]
+            own = torch.Generator().manual_seed(self.config["seed"])
+            return std * torch.randn(len(users), size, generator=own).to(self.device), none
+        warm = torch.nonzero(self.is_warm).squeeze(1)
+        mean_e = self.target.users(warm).mean(0)  # (k,)
+        # The floor is fitted to users whose bias is 0 on average; the plain view is not.
+        mean_bias = none.sum() if self.starts_from_floor else self.target.users.biases(warm).mean()
+        revealed = dataset.split.revealed
+        rows = slice(None) if start == "target" else slice(0)
+        item = torch.from_numpy(revealed.item[rows]).to(self.device)
+        # Ranking has positives alone, and a score of 1 says so.
+        is_rated = self.loss_type == "MSE"
+        wanted = revealed.rating[rows] if is_rated else np.ones(len(item), np.float32)
+        return target_only_start(
+            mean_e,
+            mean_bias,
+            torch.searchsorted(users, torch.from_numpy(revealed.user[rows]).to(self.device)),
+            self.item_weight(self.cold_item_e[item], item),
+            torch.from_numpy(wanted).to(self.device) - self.cold_item_floor[item],
+            n_users=len(users),
+            shrinkage=self.config["few_shot_shrinkage"],
+        )

@@ -1,0 +1,124 @@
+"""The initialisation stage: a cold-start user's vector, trained on by their first ratings."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from recbole_cdr_mm.layers.ridge import solve_vectors
+
+SMALLEST_SHRINKAGE = 1e-6  # keeps the target-only start defined where nothing is shrunk
+
+
+class FewShotUsers(nn.Module):
+    """Vectors and biases of some users: a start, and what training adds to it.
+
+    The start is kept apart from what is trained, so that a stage can prepare it again when it is
+    resumed, and so that training can be shrunk towards it.
+
+    Args:
+        users: Ids of the users, int64 (n,).
+        n_users: Users of the pair with the padding row, U.
+        embedding_size: k.
+        use_bias: Whether the bias is trained too.
+
+    Attributes:
+        users: Their ids, int64 (n,).
+
+    Source: MetaMMCDR, Algorithm 1, step 4: the transformed vector is the initial one.
+
+    Deviations: only the user's own vector and bias are trained. The items' stay, for everybody
+    else's vectors were fitted to them.
+    """
+
+    users: Tensor
+    row: Tensor
+    start_e: Tensor
+    start_bias: Tensor
+
+    def __init__(
+        self, users: NDArray[np.int64], n_users: int, embedding_size: int, *, use_bias: bool
+    ) -> None:
+        super().__init__()
+        n_rows = 1 + len(users)
+        self.register_buffer("users", torch.from_numpy(users), persistent=False)
+        self.register_buffer("row", torch.zeros(n_users, dtype=torch.int64))
+        self.register_buffer("start_e", torch.zeros(n_rows, embedding_size))
+        self.register_buffer("start_bias", torch.zeros(n_rows))
+        self.offset = nn.Embedding(n_rows, embedding_size, padding_idx=0)
+        self.bias_offset = nn.Embedding(n_rows, 1, padding_idx=0)
+        for table in (self.offset, self.bias_offset):
+            nn.init.zeros_(table.weight)
+        self.bias_offset.weight.requires_grad_(use_bias)
+
+    @property
+    def trained(self) -> tuple[nn.Parameter, ...]:
+        """The parameters that training moves."""
+        return tuple(p for p in self.parameters() if p.requires_grad)
+
+    def begin(self, start_e: Tensor, start_bias: Tensor) -> None:
+        """Take the users over, from their vectors (n, k) and biases (n,)."""
+        self.start_e[1:], self.start_bias[1:] = start_e, start_bias
+        self.row[self.users] = torch.arange(1, 1 + len(self.users), device=self.row.device)
+
+    def forward(self, user: Tensor, user_e: Tensor, user_bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the own vectors and biases of its users in the place of others.
+
+        Args:
+            user: User ids, int64 (B,).
+            user_e: Vectors of those that are not taken over, (B, k).
+            user_bias: Their biases, (B,).
+
+        Returns:
+            Vectors (B, k) and biases (B,).
+        """
+        row = self.row[user]  # (B,)
+        own_e = self.start_e[row] + self.offset(row)  # (B, k)
+        own_bias = self.start_bias[row] + self.bias_offset(row).squeeze(1)  # (B,)
+        taken = row > 0
+        return (
+            torch.where(taken.unsqueeze(1), own_e, user_e),
+            torch.where(taken, own_bias, user_bias),
+        )
+
+    def squared_offsets(self, user: Tensor) -> Tensor:
+        """Squared distances from the start, of vector and bias together, (B,) to (B,)."""
+        row = self.row[user]
+        return self.offset(row).square().sum(1) + self.bias_offset(row).square().squeeze(1)
+
+
+def target_only_start(
+    mean_e: Tensor,
+    mean_bias: Tensor,
+    place: Tensor,
+    item_e: Tensor,
+    residual: Tensor,
+    *,
+    n_users: int,
+    shrinkage: float,
+) -> tuple[Tensor, Tensor]:
+    """What the target model alone makes of the revealed ratings: ridge regressions on their items.
+
+    Args:
+        mean_e: Mean vector of the users that the target model knows (k,).
+        mean_bias: Their mean bias, ().
+        place: Which of the users each revealed row belongs to, int64 (N,).
+        item_e: Weights of the rows' items (N, k).
+        residual: What bias and vector have to explain of each row, (N,).
+        n_users: Number of users, n.
+        shrinkage: Ridge penalty towards the mean user, in ratings.
+
+    Returns:
+        Vectors (n, k) and biases (n,); the mean user's without a revealed rating.
+    """
+    ones = torch.ones(len(item_e), 1, device=item_e.device)
+    solved = solve_vectors(
+        torch.cat([item_e, ones], dim=1),  # (N, k + 1)
+        place,
+        residual - item_e @ mean_e - mean_bias,
+        n_groups=n_users,
+        reg_weight=max(shrinkage, SMALLEST_SHRINKAGE),
+    )
+    return mean_e + solved[:, :-1], mean_bias + solved[:, -1]
