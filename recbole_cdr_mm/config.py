@@ -334,6 +334,11 @@ class MMConfig(Config):
             torch.cuda.set_device(config["device"])
 
     @property
+    def given_values(self) -> dict[str, Any]:
+        """The values that the user gave, by key: with the property files they are the config."""
+        return {key: given.value for key, given in self.given.items()}
+
+    @property
     def is_ours(self) -> bool:
         """Whether the model is one of this package's, not RecBole's own."""
         return self.model in find_models()

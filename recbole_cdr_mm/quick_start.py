@@ -51,6 +51,44 @@ def run_recbole_mm(
     return run(config, saved=saved)
 
 
+def load_data_and_model(
+    model_file: str | Path, config_dict: Mapping[str, Any] | None = None
+) -> tuple[Any, Any, Any, Any, Any, Any]:
+    """Load a trained model and its data, as RecBole's function of this name does.
+
+    Args:
+        model_file: A checkpoint that a run has left in `checkpoint_dir`.
+        config_dict: Where things are now, if they have moved: data_path, feature_path, gpu_id.
+
+    Returns:
+        config: The run's `MMConfig`.
+        model: The trained model, in evaluation mode.
+        dataset: The pair, a `PairDataset`.
+        train_data, valid_data, test_data: RecBole's loaders of its parts.
+
+    Raises:
+        UserError: If the file is no checkpoint or damaged, or the data are not those that the model
+            was trained on.
+    """
+    compat.apply()
+    # RecBole's modules can be imported only now.
+    from recbole_cdr_mm.checkpoint import load_checkpoint
+    from recbole_cdr_mm.config import MMConfig
+    from recbole_cdr_mm.register import register
+    from recbole_cdr_mm.run import restore
+    from recbole_cdr_mm.trainer.resume import OUTPUT_KEYS
+
+    register()
+    checkpoint = load_checkpoint(model_file, map_location="cpu")
+    stored = checkpoint["config"]
+    given = {k: v for k, v in checkpoint["given"].items() if k not in OUTPUT_KEYS}
+    config = MMConfig(
+        stored["model"], stored["dataset"], config_dict={**given, **(config_dict or {})}
+    )
+    parts = restore(Path(model_file), config)
+    return config, parts.model, parts.pair, parts.train_data, parts.valid_data, parts.test_data
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line: `--model=NAME --dataset=NAME` and any key as `--key=value`.
 

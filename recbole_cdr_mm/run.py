@@ -7,6 +7,7 @@ import json
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from logging import Logger, getLogger
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,69 @@ from recbole.data.utils import get_dataloader
 
 import recbole_cdr_mm
 from dataset_tools.atomic import atomic_path
+from recbole_cdr_mm.checkpoint import load_checkpoint
 from recbole_cdr_mm.config import MMConfig
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.samplers import TrainingSampler
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.recbole_models import build_model
 from recbole_cdr_mm.trainer import build_trainer
-from recbole_cdr_mm.trainer.resume import run_config
+from recbole_cdr_mm.trainer.resume import check_same_run, run_config
 
 FEW_USERS = 50  # below, validation users are too few to trust
 VERSIONS_OF = ("recbole", "torch", "numpy", "pandas", "scipy", "transformers")
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a run consists of before it is trained: the pair, its loaders, and the model."""
+
+    pair: PairDataset
+    train_data: Any
+    valid_data: Any
+    test_data: Any
+    model: Any
+
+
+def assemble(config: MMConfig) -> Parts:
+    """Load the configured pair, split it, and build the model.
+
+    Args:
+        config: The run's configuration.
+
+    Raises:
+        UserError: For whatever the user can put right.
+    """
+    logger = getLogger()
+    _seed(config)
+    pair = PairDataset(config)  # first, so that an error in the data stands alone
+    logger.info(config)
+    logger.info(pair)
+    if 0 < len(pair.split.valid_users) < FEW_USERS:
+        logger.warning(f"Few validation users (below {FEW_USERS}): what they choose is noisy.")
+    parts = pair.build()
+    train_data, valid_data, test_data = _loaders(config, pair, parts)
+    _seed(config)
+    model = build_model(config, parts[0]).to(config["device"])
+    return Parts(pair, train_data, valid_data, test_data, model)
+
+
+def restore(path: Path, config: MMConfig) -> Parts:
+    """The pair, its loaders, and a model as a checkpoint holds it.
+
+    Args:
+        path: A checkpoint that a run has left.
+        config: The configuration of that run.
+
+    Raises:
+        UserError: If the checkpoint is damaged, or was trained on other data than there are now.
+    """
+    checkpoint = load_checkpoint(path, map_location=config["device"])
+    parts = assemble(config)
+    check_same_run(path, checkpoint["config"], config)
+    build_trainer(config, parts.model)._restore(checkpoint)
+    parts.model.eval()
+    return parts
 
 
 def run(config: MMConfig, *, saved: bool) -> dict[str, Any]:
@@ -45,24 +99,16 @@ def run(config: MMConfig, *, saved: bool) -> dict[str, Any]:
     """
     _check_outputs(config)
     with _logging(config) as logger:
-        _seed(config)
-        pair = PairDataset(config)  # first, so that an error in the data stands alone
-        logger.info(config)
-        logger.info(pair)
-        if 0 < len(pair.split.valid_users) < FEW_USERS:
-            logger.warning(f"Few validation users (below {FEW_USERS}): what they choose is noisy.")
-        parts = pair.build()
-        train_data, valid_data, test_data = _loaders(config, pair, parts)
-        _seed(config)
-        model = build_model(config, parts[0]).to(config["device"])
-        logger.info(model)
-        trainer = build_trainer(config, model)
-        show = {"show_progress": config["show_progress"]}
-        trainer.fit(train_data, valid_data or None, saved=saved, **show)
-        valid = trainer.evaluate(valid_data, load_best_model=saved, **show)  # None without users
-        test = trainer.evaluate(test_data, load_best_model=saved, **show) or {}
-        result = _result(config, pair, trainer, valid, test)
-        _write_outputs(config, pair, trainer, result)
+        parts = assemble(config)
+        logger.info(parts.model)
+        trainer = build_trainer(config, parts.model)
+        options = {"show_progress": config["show_progress"]}
+        trainer.fit(parts.train_data, parts.valid_data or None, saved=saved, **options)
+        options["load_best_model"] = saved
+        valid = trainer.evaluate(parts.valid_data, **options)  # None without users
+        test = trainer.evaluate(parts.test_data, **options) or {}
+        result = _result(config, parts.pair, trainer, valid, test)
+        _write_outputs(config, parts.pair, trainer, result)
         logger.info(_short_table(result))
     return result
 

@@ -96,7 +96,8 @@ def test_general_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> 
     [
         (
             ["txet"],
-            "unknown command `txet`; there are amazon, synthetic, text. Did you mean `text`?",
+            "unknown command `txet`; there are amazon, synthetic, text, image. "
+            "Did you mean `text`?",
         ),
         ([], "the following arguments are required: COMMAND"),
         (

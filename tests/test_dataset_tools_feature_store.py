@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dataset_tools.feature_store import content_hash, item_texts, read_store, write_store
+from dataset_tools import feature_store
+from dataset_tools.feature_store import (
+    advice,
+    content_hash,
+    item_texts,
+    matrix_hash,
+    read_store,
+    write_store,
+)
 from recbole_cdr_mm.errors import DataFormatError
 
 INFO: dict[str, Any] = {
@@ -91,6 +99,14 @@ def test_refuses_a_store_without_one_of_its_files(tmp_path: Path, end: str) -> N
 def test_names_all_missing_files(tmp_path: Path) -> None:
     with pytest.raises(DataFormatError, match=r"text\.npy and no movie\.text\.ids and no movie"):
         read_store(tmp_path, "movie")
+
+
+def test_advice_is_that_of_the_kind(tmp_path: Path) -> None:
+    for kind in ("text", "image"):
+        with pytest.raises(DataFormatError) as error:
+            read_store(tmp_path, "movie", kind)
+        assert str(error.value).endswith(f". {advice(kind)}")
+        assert f"`python -m dataset_tools {kind}`" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +210,48 @@ def test_hash_is_what_it_says() -> None:
 
     expected = hashlib.sha256("1:a2:é1:b1:x".encode()).hexdigest()
     assert content_hash(["b", "a"], ["x", "é"]) == expected
+
+
+@pytest.mark.parametrize("block", [1, 2, 1024])
+def test_hash_of_rows_depends_on_pairs_and_not_on_their_order(
+    monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    ids = ["b", "a", "c"]
+    matrix = np.float32([[1, 2], [3, 4], [5, 6]])
+    whole = matrix_hash(ids, matrix)
+    monkeypatch.setattr(feature_store, "BLOCK", block)
+    assert matrix_hash(ids, matrix) == whole
+    assert matrix_hash(ids, np.asfortranarray(matrix)) == whole
+    assert matrix_hash(["c", "b", "a"], matrix[[2, 0, 1]]) == whole
+    for other_ids, other in (
+        (["a", "b", "c"], matrix),
+        (["b", "a", "d"], matrix),
+        (ids[:2], matrix[:2]),
+        (ids, matrix + np.float32([[0, 0], [0, 0], [0, 1]])),
+        (ids, matrix.astype(np.float16)),
+        (ids, matrix.view(np.float16)),
+    ):
+        assert matrix_hash(other_ids, other) != whole
+
+
+def test_hash_of_rows_is_what_it_says() -> None:
+    import hashlib
+
+    rows = np.float32([[1, 2], [3, 4]])
+    data = b"float32 2 1:a" + rows[1].tobytes() + "2:é".encode() + rows[0].tobytes()
+    assert matrix_hash(["é", "a"], rows) == hashlib.sha256(data).hexdigest()
+
+
+def test_features_are_checked_in_every_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_store, "BLOCK", 1)
+    write(tmp_path)
+    for row in (0, 1):
+        bad = MATRIX.copy()
+        bad[row, 2] = np.nan
+        with pytest.raises(DataFormatError, match="features are not finite"):
+            write(tmp_path, matrix=bad)
 
 
 def test_texts_of_items() -> None:

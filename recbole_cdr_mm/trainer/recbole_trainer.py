@@ -108,6 +108,7 @@ class ResumableEpochs(Trainer):
         others = self.model.other_parameter()
         state = {
             "config": plain_config(self.config.final_config_dict),
+            "given": plain_config(self.config.given_values),
             "epoch": epoch,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),

@@ -10,11 +10,14 @@ from typing import Any
 from recbole_cdr_mm.checkpoint import load_checkpoint, plain_config
 from recbole_cdr_mm.errors import ConfigError
 
-# Keys that say where a run happens and what it leaves behind, not what it computes.
-RUN_KEYS = frozenset(
+# Keys that say what a run leaves behind and from where it goes on, and those that say where it
+# happens; neither changes what it computes.
+OUTPUT_KEYS = frozenset(
+    "config_files resume result_json save_predictions log_wandb wandb_project".split()
+)
+RUN_KEYS = OUTPUT_KEYS | frozenset(
     "gpu_id use_gpu device worker state data_path feature_path checkpoint_dir show_progress"
-    " config_files resume result_json save_predictions log_wandb wandb_project single_spec"
-    " local_rank".split()
+    " single_spec local_rank".split()
 )
 
 FINGERPRINTS = {
@@ -61,12 +64,23 @@ def open_resumed(config: Any, own: Path, logger: Any) -> dict[str, Any] | None:
         return None
     path = own if asked is True else Path(asked)
     checkpoint = load_checkpoint(path, map_location=config["device"])
-    _check_same_run(path, _relevant(checkpoint.get("config", {})), run_config(config))
+    check_same_run(path, checkpoint.get("config", {}), config)
     logger.info(f"Resuming from {path}")
     return checkpoint
 
 
-def _check_same_run(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+def check_same_run(path: Path, stored: dict[str, Any], config: Any) -> None:
+    """Refuse a checkpoint of another run.
+
+    Args:
+        path: The checkpoint, for the message.
+        stored: The configuration that it holds.
+        config: The one that is wanted.
+
+    Raises:
+        ConfigError: If model, data or any value that decides the numbers differ.
+    """
+    stored, wanted = _relevant(stored), run_config(config)
     for name in ("model", "dataset"):
         if stored.get(name) != wanted[name]:
             raise ConfigError(

@@ -266,6 +266,7 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
         """Keep the model, the optimiser and the progress, all of them tensors and plain values."""
         state = {
             "config": plain_config(self.config.final_config_dict),
+            "given": plain_config(self.config.given_values),
             "epoch": epoch,
             "state_dict": self.model.state_dict(),
             "other_parameter": self.model.other_parameter(),
