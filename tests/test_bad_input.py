@@ -74,7 +74,7 @@ class Mistake:
 
 def drop_texts(domain: Path) -> None:
     """Take title and text from all items."""
-    replace(items(domain), r"^(m\w+)\t.*$", r"\1\t\t")
+    replace(items(domain), r"^([mc]\d+)\t.*$", r"\1\t\t")
 
 
 def third_rating(text: str) -> None:
@@ -187,6 +187,77 @@ MISTAKES = {
         r" dataset_tools text --data_path=dataset --dataset=pair --encoder=minilm$",
         bad=lambda: MOVIE.with_suffix(".text.npy").unlink(),
         with_=META,
+    ),
+    "no text for the base models": Mistake(
+        "DataFormatError",
+        r"dataset/pair_cd/pair_cd\.item gives no item a title or text, .*pretrain_item_features id",
+        bad=lambda: drop_texts(CD),
+        good=lambda: drop_texts(CD),
+        with_=("--model=EMCDR",),
+        bad_args=("--pretrain_item_features=both",),
+        good_args=("--pretrain_item_features=id",),
+    ),
+    "images where there are none": Mistake(
+        "DataFormatError",
+        r"there is no pair_movie\.image\.npy .*Make the image features with: python -m"
+        r" dataset_tools image --data_path=dataset --dataset=pair_movie --features=FILE$",
+        with_=META,
+        bad_args=("--item_features=image",),
+        good_args=("--item_features=text",),
+    ),
+    "texts of target items that nothing trains": Mistake(
+        "ConfigError",
+        r"`bridge_loss: mapping` compares users' vectors .*Give --target_item_features=id, or",
+        with_=(*META, "--target_item_features=text"),
+        bad_args=("--bridge_loss=mapping",),
+        good_args=("--bridge_loss=task",),
+    ),
+    "a base model that is none": Mistake(
+        "ConfigError",
+        r"command line: `base_model: DNN` must be \(MF \| GMF\): dot product, or",
+        with_=("--model=EMCDR",),
+        bad_args=("--base_model=DNN",),
+        good_args=("--base_model=GMF",),
+    ),
+    "an option of another model": Mistake(
+        "ConfigError",
+        r"command line: unknown key `item_features`\.",
+        bad_args=("--model=PTUPCDR", "--item_features=id"),
+        good_args=("--model=MetaMMCDR", "--item_features=id"),
+    ),
+    "a metric space that shall predict ratings": Mistake(
+        "ConfigError",
+        r"`sscdr_form: metric` orders items by distance and predicts no ratings\. Give --eval_",
+        with_=("--model=SSCDR", "--sscdr_form=metric"),
+        good_args=("--eval_task=ranking",),
+    ),
+    "more ratings revealed than set aside": Mistake(
+        "ConfigError",
+        r"`few_shot: 4` reveals more ratings of a user than `few_shot_pool: 3` sets aside\. ",
+        with_=("--model=PTUPCDR", "--few_shot_pool=3"),
+        bad_args=("--few_shot=4",),
+        good_args=("--few_shot=3",),
+    ),
+    "more ratings set aside than the users have": Mistake(
+        "ConfigError",
+        r"`few_shot_pool: 80` leaves no rating to measure: no test user has more than \d+ target",
+        with_=("--model=PTUPCDR", "--few_shot=1"),
+        bad_args=("--few_shot_pool=80",),
+        good_args=("--few_shot_pool=3",),
+    ),
+    "a negative number of revealed ratings": Mistake(
+        "ConfigError",
+        r"command line: `few_shot: -1` must be \(int >= 0 or null\)",
+        with_=("--few_shot_pool=3",),
+        bad_args=("--few_shot=-1",),
+        good_args=("--few_shot=0",),
+    ),
+    "a start that is none": Mistake(
+        "ConfigError",
+        r"`few_shot_start: zero` must be \(transformed \| random \| mean \| target\)",
+        with_=("--model=EMCDR", "--few_shot=1", "--few_shot_pool=3"),
+        bad_args=("--few_shot_start=zero",),
+        good_args=("--few_shot_start=mean",),
     ),
     "misspelt key": Mistake(
         "ConfigError",

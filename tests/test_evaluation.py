@@ -10,8 +10,11 @@ import pytest
 import torch
 from model_checks import TINY, build_run, run_mm, tiny_pair, write_world
 from recbole.data.interaction import Interaction
+from small_pairs import frame
 
-from recbole_cdr_mm.evaluation.ranking import break_ties, target_items_only
+from recbole_cdr_mm.data.pair import join_domains
+from recbole_cdr_mm.data.split import FewShot, split_cold_start
+from recbole_cdr_mm.evaluation.ranking import Candidates, break_ties
 from recbole_cdr_mm.evaluation.rating import RatingScale
 
 
@@ -37,10 +40,25 @@ class TestRatingScale:
 
 
 class TestRankingScores:
-    def test_candidates_are_target_items(self) -> None:
-        scores = target_items_only(torch.ones(2, 5), 3)
-        assert torch.isneginf(scores[:, :3]).all()
-        assert (scores[:, 3:] == 1).all()
+    def test_candidates_are_target_items_that_are_not_set_aside(self) -> None:
+        source = frame(*(("abc"[n % 3], f"s{n % 2}", 4, n) for n in range(6)))
+        rated = [(user, item) for user in "abc" for item in ("x", "y", "z")]
+        target = frame(*((*pair, 5, time) for time, pair in enumerate(rated)))
+        pair = join_domains(source, target)
+        split = split_cold_start(
+            pair,
+            test_user_ratio=0.3,
+            valid_user_ratio=0.5,
+            split_seed=1,
+            few_shot=FewShot(0, 2),
+        )
+        users = torch.tensor([3, 1, 2])
+        cold = {*split.test_users.tolist(), *split.valid_users.tolist()}
+        scores = Candidates(pair, split, torch.device("cpu")).only(torch.ones(3, 6), users)
+        for user, row in zip(users.tolist(), scores.tolist(), strict=True):
+            first_two = [-np.inf, -np.inf] if user in cold else [1, 1]
+            assert row == [-np.inf] * 3 + [*first_two, 1]
+        assert len(cold) == 2
 
     def test_ties_are_broken_and_nothing_else_moves(self) -> None:
         near = torch.tensor([1.0]).nextafter(torch.tensor([2.0])).item()

@@ -29,7 +29,7 @@ from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.samplers import TrainingSampler
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.evaluation.collector import ColdStartCollector
-from recbole_cdr_mm.evaluation.ranking import break_ties
+from recbole_cdr_mm.evaluation.ranking import Candidates, break_ties
 from recbole_cdr_mm.quick_start import main, run_recbole_mm
 from recbole_cdr_mm.recbole_models import (
     RECBOLE_MODELS,
@@ -38,7 +38,7 @@ from recbole_cdr_mm.recbole_models import (
     check_config,
     markdown_table,
 )
-from recbole_cdr_mm.trainer import cold_start_evaluation, recbole_trainer
+from recbole_cdr_mm.trainer import recbole_trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 N_ITEMS = 40
@@ -358,7 +358,7 @@ def test_ties_are_broken_at_random(run: Run, recommended: Recommended, data_path
 def test_source_items_are_no_candidates(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """EASE finds the source items that a cold-start user has nearer than any target item."""
     masked = run("EASE", "ranking", reg_weight=1.0)["test"]
-    monkeypatch.setattr(cold_start_evaluation, "target_items_only", lambda scores, first: scores)
+    monkeypatch.setattr(Candidates, "only", lambda candidates, scores, user: scores)
     unmasked = run("EASE", "ranking", reg_weight=1.0)["test"]
     assert masked["Hit@10"] > 0.5
     assert unmasked["Recall@10"] < masked["Recall@10"] / 2

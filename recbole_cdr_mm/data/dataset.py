@@ -122,7 +122,8 @@ class PairDataset(Dataset):
             if kind == "text" and not self._texts[domain]:
                 raise DataFormatError(
                     f"{self._folder(name) / name}.item gives no item a title or text, so there are"
-                    " no text features. Add texts, or run with --item_features=id."
+                    " no text features. Add texts, or run with --item_features=id and, if you have"
+                    " set them, target_item_features and pretrain_item_features id."
                 )
             wanted[domain] = DomainFeatures(
                 name,

@@ -21,8 +21,9 @@ class ColdStartSplit:
         train: Target ratings of all other users.
         valid: Target ratings of the validation users; few-shot: those behind their pool.
         test: Target ratings of the test users; likewise.
-        revealed: First target ratings of test and validation users that the initialisation stage
-            may read; none without few-shot.
+        aside: First target ratings of test and validation users that few-shot sets aside, neither
+            trained on before the initialisation stage nor measured; none without few-shot.
+        revealed: Those of them that the initialisation stage may read.
     """
 
     test_users: NDArray[np.int64]
@@ -30,6 +31,7 @@ class ColdStartSplit:
     train: Ratings
     valid: Ratings
     test: Ratings
+    aside: Ratings
     revealed: Ratings
 
     @property
@@ -39,7 +41,7 @@ class ColdStartSplit:
 
     def at_least(self, threshold: float) -> ColdStartSplit:
         """The same users, with only the ratings of `threshold` or more."""
-        parts = (self.train, self.valid, self.test, self.revealed)
+        parts = (self.train, self.valid, self.test, self.aside, self.revealed)
         return ColdStartSplit(
             self.test_users, self.valid_users, *(part.at_least(threshold) for part in parts)
         )
@@ -111,9 +113,9 @@ def split_cold_start(
     is_test = np.isin(pair.target.user, test_users)
     is_valid = np.isin(pair.target.user, valid_users)
     place = _place_of_rows(pair, split_seed)
-    behind_pool = place >= (few_shot.pool if few_shot else 0)
-    counted = np.isin(pair.target.user, pair.target.user[behind_pool])
-    if few_shot:
+    few_shot = few_shot or FewShot(0, 0)
+    behind_pool = place >= few_shot.pool
+    if few_shot.pool:
         for kind, rows in {"test": is_test, "validation": is_valid}.items():
             if rows.any() and not (rows & behind_pool).any():
                 most = place[rows].max() + 1
@@ -122,14 +124,16 @@ def split_cold_start(
                     f" has more than {most} target ratings. Give --few_shot_pool below that, or"
                     " leave `few_shot` out."
                 )
-    revealed = counted & (place < (few_shot.revealed if few_shot else 0))
+    is_measured = np.isin(pair.target.user, pair.target.user[behind_pool])
+    aside = (is_test | is_valid) & is_measured & ~behind_pool
     return ColdStartSplit(
         test_users,
         valid_users,
         train=pair.target.where(~is_test & ~is_valid),
         valid=pair.target.where(is_valid & behind_pool),
         test=pair.target.where(is_test & behind_pool),
-        revealed=pair.target.where((is_test | is_valid) & revealed),
+        aside=pair.target.where(aside),
+        revealed=pair.target.where(aside & (place < few_shot.revealed)),
     )
 
 
@@ -138,7 +142,8 @@ def _place_of_rows(pair: Pair, split_seed: int) -> NDArray[np.int64]:
     user = pair.target.user
     order = np.arange(len(user))  # rows are ordered by user and time
     if "target" not in pair.timestamped:
-        by_item = np.lexsort((pair.target.item, user))  # whatever the order of the file
+        # By item and rating, whatever the order of the file.
+        by_item = np.lexsort((pair.target.rating, pair.target.item, user))
         drawn = np.random.default_rng([split_seed, 1]).random(len(user))
         order = by_item[np.lexsort((drawn, user[by_item]))]
     first = np.searchsorted(user, user)

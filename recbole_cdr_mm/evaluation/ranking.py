@@ -5,22 +5,44 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from recbole_cdr_mm.data.pair import Pair
+from recbole_cdr_mm.data.split import ColdStartSplit
+
 _RELATIVE = 1e-9  # far below the spacing of float32, 6e-8 of a number
 _ABSOLUTE = 1e-46  # below the smallest positive float32, 1.4e-45: parts zeros alone
 
 
-def target_items_only(scores: Tensor, first_target_item: int) -> Tensor:
-    """Take padding and source items out of the ranking.
+class Candidates:
+    """The items that are ranked for a user: target items, but not those that few-shot sets aside.
 
     Args:
-        scores: Scores of all items, (B, I).
-        first_target_item: Lowest id of a target item; those from it on are the candidates.
-
-    Returns:
-        The scores, -inf for what is no candidate, (B, I).
+        pair: The pair.
+        split: Its split.
+        device: Where scores are.
     """
-    scores[:, :first_target_item] = -torch.inf
-    return scores
+
+    def __init__(self, pair: Pair, split: ColdStartSplit, device: torch.device) -> None:
+        self._first = pair.items("target").start
+        self._n_users = pair.n_users
+        self._aside_user = torch.from_numpy(split.aside.user).to(device)
+        self._aside_item = torch.from_numpy(split.aside.item).to(device)
+
+    def only(self, scores: Tensor, user: Tensor) -> Tensor:
+        """Take everything else out of the ranking.
+
+        Args:
+            scores: Scores of all items, (B, I).
+            user: The users, int64 (B,), each once.
+
+        Returns:
+            The scores, -inf for what is no candidate, (B, I).
+        """
+        scores[:, : self._first] = -torch.inf
+        row_of = torch.full((self._n_users,), -1, device=scores.device)
+        row_of[user] = torch.arange(len(user), device=scores.device)
+        row = row_of[self._aside_user]
+        scores[row[row >= 0], self._aside_item[row >= 0]] = -torch.inf
+        return scores
 
 
 def break_ties(scores: Tensor, generator: torch.Generator) -> Tensor:

@@ -25,7 +25,7 @@ def solve_vectors(
             residual 0 were in its group.
 
     Returns:
-        Vectors (n_groups, k); zeros for groups without rows.
+        Vectors (n_groups, k), in the precision of other_e; zeros for groups without rows.
 
     >>> u = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     >>> item, residual = torch.tensor([1, 1]), torch.tensor([2.0, 4.0])
@@ -34,8 +34,8 @@ def solve_vectors(
             [1., 2.]])
     """
     k = other_e.shape[1]
-    gram = torch.zeros(n_groups, k, k, device=other_e.device)  # (G, k, k)
-    moment = torch.zeros(n_groups, k, device=other_e.device)  # (G, k)
+    gram = other_e.new_zeros(n_groups, k, k)  # (G, k, k)
+    moment = other_e.new_zeros(n_groups, k)  # (G, k)
     for rows in torch.arange(len(group), device=group.device).split(_ROWS_AT_ONCE):
         e = other_e[rows]  # (n, k)
         gram.index_add_(0, group[rows], e.unsqueeze(2) * e.unsqueeze(1))

@@ -159,6 +159,10 @@ class MF(nn.Module):
         """
         return user_bias + self.intercept(item) + (user_e * self.weight(item)).sum(1)
 
+    def place(self, vector: Tensor) -> Tensor:
+        """Where a vector is moved before it is scored with: nowhere, (B, k) to (B, k)."""
+        return vector
+
     def intercept(self, item: Tensor) -> Tensor:
         """The part of a score that is the same for all users, (B,) to (B,)."""
         return self.mean + self.items.biases(item)
@@ -227,26 +231,20 @@ class MetricSpace(MF):
 
     def score(self, user_e: Tensor, user_bias: Tensor, item: Tensor) -> Tensor:
         """Minus the squared distances, (B, k), (B,) and (B,) to (B,)."""
-        user_e = into_unit_ball(user_e)  # (B, k)
+        user_e = self.place(user_e)  # (B, k)
         return super().score(user_e, user_bias - user_e.square().sum(1), item)
+
+    def place(self, vector: Tensor) -> Tensor:
+        """Shorten vectors that are longer than 1 to length 1, (B, k) to (B, k)."""
+        return vector / torch.linalg.vector_norm(vector, dim=1, keepdim=True).clamp(min=1)
 
     def intercept(self, item: Tensor) -> Tensor:
         """Minus the squared length of the item's vector, (B,) to (B,)."""
-        return -into_unit_ball(self.items(item)).square().sum(1)
+        return -self.place(self.items(item)).square().sum(1)
 
     def weigh(self, item_e: Tensor) -> Tensor:
         """2 v, (B, k) to (B, k)."""
-        return 2 * into_unit_ball(item_e)
-
-
-def into_unit_ball(vector: Tensor) -> Tensor:
-    """Shorten vectors that are longer than 1 to length 1, (B, k) to (B, k).
-
-    >>> into_unit_ball(torch.tensor([[3.0, 4.0], [0.3, 0.4]]))
-    tensor([[0.6000, 0.8000],
-            [0.3000, 0.4000]])
-    """
-    return vector / torch.linalg.vector_norm(vector, dim=1, keepdim=True).clamp(min=1)
+        return 2 * self.place(item_e)
 
 
 BASE_MODELS = {"MF": MF, "GMF": GMF}

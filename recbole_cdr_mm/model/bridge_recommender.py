@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -15,7 +16,7 @@ from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.model.cold_view import ColdView, calibrated_view, plain_view
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
-from recbole_cdr_mm.model.few_shot import FewShotUsers, target_only_start
+from recbole_cdr_mm.model.few_shot import FewShotUsers, fit_users
 from recbole_cdr_mm.stage import Stage, Training
 
 _USERS_AT_ONCE = 4096
@@ -190,7 +191,8 @@ class BridgeRecommender(CrossDomainRecommender):
     def _score_cold(self, user_e: Tensor, user_floor: Tensor, item: Tensor) -> Tensor:
         """Floor plus dot product, as users who are really cold meet them, (B,)."""
         weight = self.item_weight(self.cold_item_e[item], item)  # (B, k)
-        return self.cold_item_floor[item] + user_floor + (user_e * weight).sum(1)
+        product = (self.target.place(user_e) * weight).sum(1)  # (B,)
+        return self.cold_item_floor[item] + user_floor + product
 
     def _score_in_training(self, user: Tensor, user_e: Tensor, item: Tensor) -> Tensor:
         """Floor plus dot product in the view that holds nothing of the users' own ratings, (B,)."""
@@ -281,24 +283,29 @@ class BridgeRecommender(CrossDomainRecommender):
             return self.transform(users), self.cold_user_floor[users]
         if start == "random":
             size, std = self.config["embedding_size"], self.config["embedding_std"]
-            own = torch.Generator().manual_seed(self.config["seed"])
+            stream = zlib.crc32(
+                f"{self.config['seed']}/few_shot".encode()
+            )  # drawn for nothing else
+            own = torch.Generator().manual_seed(stream)
             return std * torch.randn(len(users), size, generator=own).to(self.device), none
         warm = torch.nonzero(self.is_warm).squeeze(1)
-        mean_e = self.target.users(warm).mean(0)  # (k,)
+        mean_e = self.target.place(self.target.users(warm)).mean(0)  # (k,)
         # The floor is fitted to users whose bias is 0 on average; the plain view is not.
         mean_bias = none.sum() if self.starts_from_floor else self.target.users.biases(warm).mean()
         revealed = dataset.split.revealed
-        rows = slice(None) if start == "target" else slice(0)
-        item = torch.from_numpy(revealed.item[rows]).to(self.device)
-        # Ranking has positives alone, and a score of 1 says so.
-        is_rated = self.loss_type == "MSE"
-        wanted = revealed.rating[rows] if is_rated else np.ones(len(item), np.float32)
-        return target_only_start(
-            mean_e,
-            mean_bias,
-            torch.searchsorted(users, torch.from_numpy(revealed.user[rows]).to(self.device)),
+        if start == "mean":
+            return mean_e.expand(len(users), -1), none + mean_bias
+        user, item = (torch.from_numpy(c).to(self.device) for c in (revealed.user, revealed.item))
+        # What the mean user's score lacks: of a rating the rest; of a positive without one, 1.
+        residual = torch.ones(len(item), device=self.device)
+        if self.loss_type == "MSE":
+            mean_score = self._score_cold(mean_e.expand(len(item), -1), mean_bias, item)
+            residual = torch.from_numpy(revealed.rating).to(self.device) - mean_score
+        e, bias = fit_users(
+            torch.searchsorted(users, user),
             self.item_weight(self.cold_item_e[item], item),
-            torch.from_numpy(wanted).to(self.device) - self.cold_item_floor[item],
+            residual,
             n_users=len(users),
             shrinkage=self.config["few_shot_shrinkage"],
         )
+        return mean_e + e, mean_bias + bias

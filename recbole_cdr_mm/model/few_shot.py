@@ -89,36 +89,27 @@ class FewShotUsers(nn.Module):
         return self.offset(row).square().sum(1) + self.bias_offset(row).square().squeeze(1)
 
 
-def target_only_start(
-    mean_e: Tensor,
-    mean_bias: Tensor,
-    place: Tensor,
-    item_e: Tensor,
-    residual: Tensor,
-    *,
-    n_users: int,
-    shrinkage: float,
+def fit_users(
+    place: Tensor, item_e: Tensor, residual: Tensor, *, n_users: int, shrinkage: float
 ) -> tuple[Tensor, Tensor]:
-    """What the target model alone makes of the revealed ratings: ridge regressions on their items.
+    """What revealed ratings say of users by themselves: a ridge regression for each of them.
 
     Args:
-        mean_e: Mean vector of the users that the target model knows (k,).
-        mean_bias: Their mean bias, ().
         place: Which of the users each revealed row belongs to, int64 (N,).
         item_e: Weights of the rows' items (N, k).
-        residual: What bias and vector have to explain of each row, (N,).
+        residual: What a user's vector and bias have to explain of each row, (N,).
         n_users: Number of users, n.
-        shrinkage: Ridge penalty towards the mean user, in ratings.
+        shrinkage: Ridge penalty on vector and bias, in ratings.
 
     Returns:
-        Vectors (n, k) and biases (n,); the mean user's without a revealed rating.
+        Vectors (n, k) and biases (n,); zeros without a revealed rating.
     """
     ones = torch.ones(len(item_e), 1, device=item_e.device)
     solved = solve_vectors(
-        torch.cat([item_e, ones], dim=1),  # (N, k + 1)
+        torch.cat([item_e, ones], dim=1).double(),  # (N, k + 1); nearly singular if not shrunk
         place,
-        residual - item_e @ mean_e - mean_bias,
+        residual,
         n_groups=n_users,
         reg_weight=max(shrinkage, SMALLEST_SHRINKAGE),
-    )
-    return mean_e + solved[:, :-1], mean_bias + solved[:, -1]
+    ).to(item_e.dtype)
+    return solved[:, :-1], solved[:, -1]

@@ -21,7 +21,7 @@ from recbole_cdr_mm.data.negatives import NegativeSampler
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.layers.losses import margin_ranking
 from recbole_cdr_mm.layers.neighbourhood import average_over_neighbours
-from recbole_cdr_mm.model.base_models import MetricSpace, into_unit_ball
+from recbole_cdr_mm.model.base_models import MetricSpace
 from recbole_cdr_mm.model.emcdr import EMCDR
 from recbole_cdr_mm.stage import Training
 
@@ -103,7 +103,7 @@ class SSCDR(EMCDR):
         Users without a liked source item, whose drawn item is 0, have the supervised loss alone.
         """
         user, liked = batch[self.USER_ID], batch[self.ITEM_ID]
-        target_e = self._place(self.target.users(user))  # (B, k)
+        target_e = self.target.place(self.target.users(user))  # (B, k)
         supervised = (self.map_user(user) - target_e).square().sum(1)  # (B,)
         distances = [
             (self.map_item(item) - target_e).square().sum(1)
@@ -121,11 +121,14 @@ class SSCDR(EMCDR):
 
     def map_user(self, user: Tensor) -> Tensor:
         """f(u^s), int64 (B,) to (B, k)."""
-        return self._place(self.mapping(self._place(self.source.users(user).detach())))
+        return self._map(self.source.users(user))
 
     def map_item(self, item: Tensor) -> Tensor:
         """f(v^s), int64 (B,) to (B, k)."""
-        return self._place(self.mapping(self._place(self.source.items(item).detach())))
+        return self._map(self.source.items(item))
+
+    def _map(self, vector: Tensor) -> Tensor:
+        return self.target.place(self.mapping(self.source.place(vector.detach())))
 
     def transform(self, user: Tensor) -> Tensor:
         """Mapped vectors, averaged over the source neighbourhood, int64 (B,) to (B, k)."""
@@ -137,9 +140,6 @@ class SSCDR(EMCDR):
             self.map_user(users), self.map_item(items), self._rater, self._rated - 1, hops=self.hops
         )
         return inferred[user]
-
-    def _place(self, vector: Tensor) -> Tensor:
-        return into_unit_ball(vector) if self.is_metric else vector
 
 
 def _check_metric(config: Any) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.evaluation.collector import ColdStartCollector
-from recbole_cdr_mm.evaluation.ranking import break_ties, target_items_only
+from recbole_cdr_mm.evaluation.ranking import Candidates, break_ties
 from recbole_cdr_mm.evaluation.rating import RatingScale
 from recbole_cdr_mm.trainer.resume import checkpoint_path
 
@@ -71,7 +71,8 @@ class ColdStartEvaluation(Trainer):
         self._batches = []
         self._ties = torch.Generator().manual_seed(self.config["seed"])
         if eval_data:
-            self._first_target_item = eval_data._dataset.pair.items("target").start
+            dataset = eval_data._dataset
+            self._candidates = Candidates(dataset.pair, dataset.split, self.device)
         result: dict[str, float] | None = super().evaluate(
             eval_data, load_best_model, model_file, show_progress
         )
@@ -88,7 +89,8 @@ class ColdStartEvaluation(Trainer):
 
     def _full_sort_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Tensor, Tensor]:
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
-        scores = target_items_only(scores, self._first_target_item)
+        user = interaction[self.config["USER_ID_FIELD"]].to(scores.device)
+        scores = self._candidates.only(scores, user)
         return interaction, break_ties(scores, self._ties), positive_u, positive_i
 
     def _neg_sample_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Any, Any]:
