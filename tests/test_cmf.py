@@ -29,7 +29,9 @@ def squared_norms(run: Run, user: int, item: int) -> float:
     n_source_items = run.dataset.pair.n_source_items
     domain, row = ("source", item) if item <= n_source_items else ("target", item - n_source_items)
     rows = [state[f"source.users.{table}.weight"][user] for table in ("embedding", "bias")]
-    rows += [state[f"{domain}.items.{table}.weight"][row] for table in ("embedding", "bias")]
+    weight = state.get(f"{domain}.linear.weight", np.ones((1, 1)))[0]
+    rows += [weight * state[f"{domain}.items.embedding.weight"][row]]
+    rows += [state[f"{domain}.items.bias.weight"][row]]
     return sum(float(np.sum(vector**2)) for vector in rows)
 
 

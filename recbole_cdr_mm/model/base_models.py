@@ -176,8 +176,8 @@ class MF(nn.Module):
         return item_e
 
     def squared_norms(self, user: Tensor, item: Tensor) -> Tensor:
-        """Squared norms of the vectors and biases of each row, (B,) and (B,) to (B,)."""
-        vectors = self.users(user).square().sum(1) + self.items(item).square().sum(1)
+        """Squared norms of user vectors, item weights and biases, (B,) and (B,) to (B,)."""
+        vectors = self.users(user).square().sum(1) + self.weight(item).square().sum(1)
         return vectors + self.users.biases(user).square() + self.items.biases(item).square()
 
     @property
