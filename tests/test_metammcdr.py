@@ -14,6 +14,7 @@ from bridge_checks import BridgeChecks, PersonalisedReference, View
 from model_checks import (
     TINY,
     Run,
+    build_run,
     changed,
     naive_calibration,
     planted_images,
@@ -22,11 +23,14 @@ from model_checks import (
     write_world,
 )
 
-from dataset_tools.feature_store import read_store, write_store
+from dataset_tools.cli import main
+from dataset_tools.feature_store import matrix_hash, read_store, write_store
+from dataset_tools.image import DIM
+from dataset_tools.synthetic import write_pair
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.history import Histories
 from recbole_cdr_mm.data.pair import Ratings
-from recbole_cdr_mm.errors import ConfigError
+from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 NO_FLOOR = {"start_from_floor": False, "simulate_cold_users": False}
 
@@ -361,3 +365,69 @@ class TestTexts:
             build(path, item_features="id").fit() for path in (data_path, self.shuffled(tmp_path))
         ]
         assert not changed(*(snapshot(run.model) for run in runs))
+
+
+class TestImages:
+    """From Amazon's binary file to a model that reads it."""
+
+    @staticmethod
+    def write(data_path: Path, *, degrees_of_freedom: int = 30) -> Path:
+        """A pair whose items have names of ten letters, as Amazon's, and images for most."""
+        pair = tiny_pair()
+        renamed = {
+            name: frame.assign(item_id=frame["item_id"].str.rjust(10, "B"))
+            for name, frame in vars(pair).items()
+            if name in ("source_inter", "target_inter", "source_items", "target_items")
+        }
+        pair = dataclasses.replace(pair, **renamed)
+        write_pair(pair, data_path, "tiny")
+        rng = np.random.default_rng(0)
+        with_image = pair.source_items["item_id"].tolist()[3:]
+        matrix = rng.standard_t(degrees_of_freedom, (len(with_image), DIM)).astype("<f4")
+        file = data_path / "image_features_Movies_and_TV.b"
+        file.write_bytes(
+            b"".join(
+                item.encode() + row.tobytes() for item, row in zip(with_image, matrix, strict=True)
+            )
+        )
+        main(["image", f"--features={file}", "--dataset=tiny_movie", f"--data_path={data_path}"])
+        return data_path
+
+    def test_amazons_file_is_read_by_the_bridge(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        values = {**TestMetaMMCDR.config, "learning_rate": 0.03, "item_features": "image"}
+        values |= {"state": "INFO"}
+        first = build_run(self.write(tmp_path / "a"), **values).fit()
+        assert first.model.image.features.shape == (first.dataset.pair.n_items, DIM)
+        assert "tiny_movie: 3 of 40 items have no image; they share one learned" in caplog.text
+        other = self.write(tmp_path / "b", degrees_of_freedom=5)
+        moved = changed(*(snapshot(run.model) for run in (first, build_run(other, **values).fit())))
+        assert {"image.features", "meta_network.output.weight"} <= moved
+
+    def test_an_edited_store_is_refused(self, tmp_path: Path) -> None:
+        data_path = self.write(tmp_path)
+        values = {**TestMetaMMCDR.config, "item_features": "image"}
+        build_run(data_path, **values)
+        file = data_path / "tiny_movie" / "tiny_movie.image.npy"
+        matrix = np.load(file)
+        matrix[0, 0] += 1
+        np.save(file, matrix)
+        text = (
+            r"tiny_movie\.image\.npy: its rows or items are not those that were written\. Make it"
+        )
+        with pytest.raises(DataFormatError, match=text):
+            build_run(data_path, **values)
+
+    def test_a_store_of_other_items_is_refused(self, tmp_path: Path) -> None:
+        data_path = write_world(tiny_pair(), tmp_path)
+        values = {**TestMetaMMCDR.config, "item_features": "image"}
+        build_run(data_path, **values)
+        matrix = np.zeros((1, 6), dtype=np.float32)
+        info = read_store(data_path / "tiny_movie", "tiny_movie", "image").info
+        info = {k: v for k, v in info.items() if k not in ("dim", "dtype")}
+        info["content_hash"] = matrix_hash(["elsewhere"], matrix)
+        write_store(data_path / "tiny_movie", "tiny_movie", "image", ["elsewhere"], matrix, info)
+        with pytest.raises(DataFormatError, match="has no row for any item of tiny_movie"):
+            build_run(data_path, **values)
