@@ -201,11 +201,11 @@ class GMF(MF):
         users: UserTable,
         items: ItemTable,
         *,
-        mean: float,
         config: Mapping[str, Any],
         generator: torch.Generator,
+        **options: Any,
     ) -> None:
-        super().__init__(users, items, mean=mean, config=config, generator=generator)
+        super().__init__(users, items, config=config, generator=generator, **options)
         self.linear = seeded_linear(config["embedding_size"], 1, generator, bias=False)
         if config["gmf_weight"] == "ones":
             nn.init.ones_(self.linear.weight)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.errors import ConfigError
+from recbole_cdr_mm.model.base_models import MF
 from recbole_cdr_mm.model.cold_view import ColdView, calibrated_view, plain_view
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
 from recbole_cdr_mm.model.few_shot import FewShotUsers, fit_users
@@ -66,7 +67,7 @@ class BridgeRecommender(CrossDomainRecommender):
         self.register_buffer("cold_user_floor", torch.zeros(self.n_users))
         self._bridged: Tensor | None = None
 
-    def build_base_models(self, dataset: PairDataset) -> tuple[Any, Any]:
+    def build_base_models(self, dataset: PairDataset) -> tuple[MF, MF]:
         """The base models of source and target domain."""
         return self.base_model(dataset, "source"), self.base_model(dataset, "target")
 

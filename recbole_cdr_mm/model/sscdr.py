@@ -21,7 +21,7 @@ from recbole_cdr_mm.data.negatives import NegativeSampler
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.layers.losses import margin_ranking
 from recbole_cdr_mm.layers.neighbourhood import average_over_neighbours
-from recbole_cdr_mm.model.base_models import MetricSpace
+from recbole_cdr_mm.model.base_models import MF, MetricSpace
 from recbole_cdr_mm.model.emcdr import EMCDR
 from recbole_cdr_mm.stage import Training
 
@@ -65,7 +65,7 @@ class SSCDR(EMCDR):
         self.register_buffer("_rater", torch.from_numpy(rows.user), persistent=False)
         self.register_buffer("_rated", torch.from_numpy(rows.item), persistent=False)
 
-    def build_base_models(self, dataset: PairDataset) -> tuple[Any, Any]:
+    def build_base_models(self, dataset: PairDataset) -> tuple[MF, MF]:
         """The base models of both domains; metric spaces in the metric form."""
         kind = MetricSpace if self.is_metric else None
         return (
