@@ -341,10 +341,6 @@ def test_without_timestamps_every_row_is_as_likely_to_be_revealed(
         assert abs(hits[place] - expected) <= 5 * np.sqrt(expected), place
 
 
-@pytest.mark.xfail(
-    reason="BUG: `_place_of_rows` orders rows by user and item only, so that the order of the file"
-    " decides which of two ratings of the same item is revealed"
-)
 def test_without_timestamps_items_rated_twice_are_revealed_whatever_the_order_of_the_file(
     rng: np.random.Generator,
 ) -> None:
