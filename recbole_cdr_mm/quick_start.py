@@ -10,7 +10,7 @@ from typing import Any
 
 import recbole_cdr_mm
 from recbole_cdr_mm import compat
-from recbole_cdr_mm.errors import EXIT_CODE, UserError
+from recbole_cdr_mm.errors import EXIT_CODE, ConfigError, UserError
 
 
 def run_recbole_mm(
@@ -80,6 +80,11 @@ def load_data_and_model(
 
     register()
     checkpoint = load_checkpoint(model_file, map_location="cpu")
+    if "given" not in checkpoint:
+        raise ConfigError(
+            f"{model_file}: was written by an older version, whose models have other tables."
+            " Train it again."
+        )
     stored = checkpoint["config"]
     given = {k: v for k, v in checkpoint["given"].items() if k not in OUTPUT_KEYS}
     config = MMConfig(

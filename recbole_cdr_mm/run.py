@@ -26,7 +26,7 @@ from recbole_cdr_mm.data.samplers import TrainingSampler
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.recbole_models import build_model
 from recbole_cdr_mm.trainer import build_trainer
-from recbole_cdr_mm.trainer.resume import check_same_run, run_config
+from recbole_cdr_mm.trainer.resume import check_same_run, restore_model, run_config
 
 FEW_USERS = 50  # below, validation users are too few to trust
 VERSIONS_OF = ("recbole", "torch", "numpy", "pandas", "scipy", "transformers")
@@ -79,7 +79,14 @@ def restore(path: Path, config: MMConfig) -> Parts:
     checkpoint = load_checkpoint(path, map_location=config["device"])
     parts = assemble(config)
     check_same_run(path, checkpoint["config"], config)
-    build_trainer(config, parts.model)._restore(checkpoint)
+    if config.is_ours:
+        n_stages = len(parts.model.stages(parts.train_data._dataset, None))
+        if checkpoint["progress"]["finished"] < n_stages:
+            raise ConfigError(
+                f"{path}: the run that left it has not ended: {checkpoint['progress']['finished']}"
+                f" of {n_stages} stages are trained. Go on with --resume={path}."
+            )
+    restore_model(parts.model, checkpoint)
     parts.model.eval()
     return parts
 

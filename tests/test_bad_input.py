@@ -190,7 +190,8 @@ MISTAKES = {
     ),
     "no text for the base models": Mistake(
         "DataFormatError",
-        r"dataset/pair_cd/pair_cd\.item gives no item a title or text, .*pretrain_item_features id",
+        r"dataset/pair_cd/pair_cd\.item gives no item a title or text, .*or run with"
+        r" --pretrain_item_features=id\.$",
         bad=lambda: drop_texts(CD),
         good=lambda: drop_texts(CD),
         with_=("--model=EMCDR",),
@@ -372,6 +373,22 @@ def test_no_validation_user_has_a_positive(capsys: pytest.CaptureFixture[str]) -
         in capsys.readouterr().err
     )
     assert run(*ranking, "--positive_threshold=1") == run(*ranking, "--valid_user_ratio=0") == 0
+
+
+@pytest.mark.parametrize("model", ["PTUPCDR", "EMCDR", "SSCDR"])
+def test_no_overlapped_training_user_has_a_positive(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = PairDataset(MMConfig("GlobalMean", "pair")).pair
+    split = PairDataset(MMConfig("GlobalMean", "pair")).split
+    training = set(pair.overlapped_users) - {*split.test_users, *split.valid_users}
+    for user in pair.user_tokens[sorted(training)]:
+        replace(inter(CD), rf"^({user}\t\S+)\t\S+", r"\1\t1")
+    ranking = (f"--model={model}", "--eval_task=ranking")
+    assert run(*ranking) == 2
+    text = "No overlapped training user has a target rating of positive_threshold 4 or more"
+    assert text in capsys.readouterr().err
+    assert run(*ranking, "--positive_threshold=1") == 0
 
 
 def test_items_without_text_are_counted_and_run(caplog: pytest.LogCaptureFixture) -> None:

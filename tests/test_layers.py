@@ -138,7 +138,7 @@ def test_ridge_vectors(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
         expected = np.linalg.solve(e.T @ e + 0.7 * np.eye(K), e.T @ r)
         np.testing.assert_allclose(found[i], expected, atol=1e-5)
     assert (found[4] == 0).all()
-    monkeypatch.setattr("recbole_cdr_mm.layers.ridge._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("recbole_cdr_mm.layers.ridge._NUMBERS_AT_ONCE", 7 * K**2)
     np.testing.assert_allclose(solve(), found, atol=1e-5)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from model_checks import TINY, run_mm, tiny_pair, write_world
 
+from recbole_cdr_mm.checkpoint import load_checkpoint, save_checkpoint
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 from recbole_cdr_mm.quick_start import load_data_and_model
 
@@ -114,3 +115,48 @@ def test_a_checkpoint_of_another_base_model_is_refused(data_path: Path) -> None:
         run_mm(data_path, **{**MODELS["EMCDR"], "base_model": "MF"}, resume=str(file))
     with pytest.raises(ConfigError, match=r"other values of base_model \(GMF there, MF here\)"):
         load_data_and_model(file, {"base_model": "MF"})
+
+
+def test_a_run_that_has_not_ended_is_refused(
+    data_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose bridge is trained, and whose initialisation stage is not."""
+    from recbole_cdr_mm.trainer.staged_trainer import StagedTrainer
+
+    train = StagedTrainer._train_one_epoch
+
+    def stop(trainer: Any, stage: Any, training: Any, report: Any) -> None:
+        if stage.name == "initialisation" and report.epochs == 1:
+            raise KeyboardInterrupt
+        train(trainer, stage, training, report)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StagedTrainer, "_train_one_epoch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_mm(data_path, **MODELS["PTUPCDR"])
+    file = checkpoint_of(data_path, "PTUPCDR")
+    with pytest.raises(ConfigError, match="has not ended: 3 of 4 stages are trained"):
+        load_data_and_model(file)
+    run_mm(data_path, **MODELS["PTUPCDR"], resume=True)
+    load_data_and_model(file)
+
+
+def test_a_checkpoint_of_an_older_version_is_refused(data_path: Path) -> None:
+    run_mm(data_path, **MODELS["CMF"])
+    file = checkpoint_of(data_path, "CMF")
+    state = load_checkpoint(file)
+    del state["given"]
+    save_checkpoint(file, state)
+    with pytest.raises(ConfigError, match="was written by an older version"):
+        load_data_and_model(file)
+
+
+def test_loading_leaves_nothing_behind(
+    data_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_mm(data_path, **MODELS["CMF"])
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    load_data_and_model(checkpoint_of(data_path, "CMF"))
+    assert not list(empty.iterdir())

@@ -170,6 +170,7 @@ class TestArithmetic:
     def test_simulation_needs_the_floor(self, data_path: Path) -> None:
         with pytest.raises(ConfigError, match="needs `start_from_floor: True`"):
             build(data_path, start_from_floor=False)
+        build(data_path, start_from_floor=False, eval_task="ranking")  # has neither
 
     @pytest.mark.parametrize(
         ("simulate", "from_floor"), [(True, True), (False, True), (False, False)]
@@ -278,7 +279,7 @@ class TestSimulatedColdUsers:
         before = run.model.cold_view(run.dataset)
         after = run.model.cold_view(with_other_ratings_of(run, user))
         met = int(before.fold[user])
-        assert met == 5
+        assert met == 0 == len(before.item_e) - 1
         assert not torch.equal(before.item_e[met], after.item_e[met])
 
     def test_cold_users_meet_all_of_training(self, trained: Run) -> None:

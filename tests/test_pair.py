@@ -252,6 +252,7 @@ def test_the_tested_rows_are_the_same_whatever_is_revealed(
     assert not len(splits[0].revealed)
     revealed = [rows_of(split.revealed) for split in splits]
     assert all(few < more for few, more in pairwise(revealed))
+    assert all(rows_of(split.aside) == revealed[-1] for split in splits)  # the whole pool
     tested = rows_of(splits[0].test) | rows_of(splits[0].valid)
     assert not revealed[-1] & (tested | rows_of(whole.train))
     n_users = len({row[0] for row in tested})
@@ -359,7 +360,7 @@ def test_without_few_shot_all_ratings_of_cold_start_users_are_tested(
 ) -> None:
     pair = random_pair(rng, 50)
     split = few_shot_split(pair, None)
-    assert not len(split.revealed)
+    assert len(split.revealed) == len(split.aside) == 0
     cold = {*split.test_users, *split.valid_users}
     hidden = {row for row in rows_of(pair.target) if row[0] in cold}
     assert rows_of(split.test) | rows_of(split.valid) == hidden
@@ -368,10 +369,11 @@ def test_without_few_shot_all_ratings_of_cold_start_users_are_tested(
         np.testing.assert_array_equal(getattr(split.train, name), getattr(few_shot.train, name))
 
 
-def test_positives_of_what_is_revealed(rng: np.random.Generator) -> None:
+def test_positives_of_what_is_revealed_and_all_that_is_set_aside(rng: np.random.Generator) -> None:
     split = few_shot_split(random_pair(rng, 50), FewShot(2, POOL))
     kept = {row for row in rows_of(split.revealed) if row[2] >= 4}
     assert rows_of(split.at_least(4).revealed) == kept != rows_of(split.revealed)
+    assert rows_of(split.at_least(4).aside) == rows_of(split.aside)  # liked or not
 
 
 def test_no_more_is_revealed_than_is_set_aside() -> None:

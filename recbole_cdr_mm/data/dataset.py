@@ -25,6 +25,7 @@ from recbole_cdr_mm.data.split import ColdStartSplit, FewShot, split_cold_start
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 TEXT_FIELDS = ("title", "text")
+_FEATURE_KEYS = ("item_features", "target_item_features", "pretrain_item_features")
 
 
 class PairDataset(Dataset):
@@ -122,8 +123,7 @@ class PairDataset(Dataset):
             if kind == "text" and not self._texts[domain]:
                 raise DataFormatError(
                     f"{self._folder(name) / name}.item gives no item a title or text, so there are"
-                    " no text features. Add texts, or run with --item_features=id and, if you have"
-                    " set them, target_item_features and pretrain_item_features id."
+                    f" no text features. Add texts, or run with {self._without_features()}."
                 )
             wanted[domain] = DomainFeatures(
                 name,
@@ -162,6 +162,11 @@ class PairDataset(Dataset):
         return f"python -m dataset_tools {kind} --data_path={self._root} {options[kind]}" + (
             f" --feature_path={feature_path}" if feature_path else ""
         )
+
+    def _without_features(self) -> str:
+        """The options by which the model that is run reads no side features."""
+        reading = [name for name in _FEATURE_KEYS if self.config[name] not in (None, "id")]
+        return " ".join(f"--{name}=id" for name in reading)
 
     def _read_domain(self, name: str) -> pd.DataFrame:
         path = self._folder(name) / f"{name}.inter"
@@ -385,6 +390,7 @@ class PairDataset(Dataset):
             "train": len(self.split.train),
             "valid": len(self.split.valid),
             "test": len(self.split.test),
+            "revealed": len(self.split.revealed),
         }
 
 

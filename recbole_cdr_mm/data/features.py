@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,11 +39,11 @@ class ItemFeatures:
     matrix: NDArray[np.float32]
     known: NDArray[np.bool_]
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of the features: what a checkpoint must agree with."""
-        digest = hashlib.sha256(self.matrix.tobytes())
-        digest.update(self.known.tobytes())
+        digest = hashlib.sha256(self.matrix.data)
+        digest.update(self.known.data)
         return digest.hexdigest()[:16]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +41,8 @@ class ColdStartSplit:
 
     def at_least(self, threshold: float) -> ColdStartSplit:
         """The same users, with only the ratings of `threshold` or more."""
-        parts = (self.train, self.valid, self.test, self.aside, self.revealed)
-        return ColdStartSplit(
-            self.test_users, self.valid_users, *(part.at_least(threshold) for part in parts)
-        )
+        names = ("train", "valid", "test", "revealed")  # what is set aside stays so, liked or not
+        return replace(self, **{n: getattr(self, n).at_least(threshold) for n in names})
 
 
 @dataclass(frozen=True)

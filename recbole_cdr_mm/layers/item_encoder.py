@@ -12,8 +12,8 @@ class FeatureProjection(nn.Module):
     """Project side features to the embedding size; items without any share one learned vector.
 
     Args:
-        features: Text or image features of all items, float32 (I, d). Held as a buffer that is not
-            saved.
+        features: Text or image features of all items, float32 (I, d); zeros where there are none.
+            Held as a buffer that is not saved.
         known: Which items have features, bool (I,).
         embedding_size: k.
         generator: Draws the initial weights.
@@ -32,7 +32,8 @@ class FeatureProjection(nn.Module):
         self, features: Tensor, known: Tensor, embedding_size: int, generator: torch.Generator
     ) -> None:
         super().__init__()
-        scale = features[known].square().mean().sqrt().clamp(min=1e-12)
+        numbers = known.sum() * features.shape[1]
+        scale = torch.linalg.vector_norm(features).div(numbers.sqrt()).clamp(min=1e-12)
         self.register_buffer("features", features / scale, persistent=False)
         self.register_buffer("known", known, persistent=False)
         self.linear = seeded_linear(features.shape[1], embedding_size, generator)

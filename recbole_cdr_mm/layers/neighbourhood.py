@@ -26,11 +26,11 @@ def average_over_neighbours(
     tensor([[1.],
             [3.]])
     """
-    for _ in range(hops):
-        user_e, item_e = (
-            _mean_with_neighbours(user_e, item_e, user, item),
-            _mean_with_neighbours(item_e, user_e, item, user),
-        )
+    for hop in range(hops):
+        averaged = _mean_with_neighbours(user_e, item_e, user, item)  # (U, k)
+        if hop < hops - 1:
+            item_e = _mean_with_neighbours(item_e, user_e, item, user)  # (I, k)
+        user_e = averaged
     return user_e
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_ROWS_AT_ONCE = 1 << 17
+_NUMBERS_AT_ONCE = 1 << 27  # half a gigabyte in float32
 
 
 def solve_vectors(
@@ -36,7 +36,8 @@ def solve_vectors(
     k = other_e.shape[1]
     gram = other_e.new_zeros(n_groups, k, k)  # (G, k, k)
     moment = other_e.new_zeros(n_groups, k)  # (G, k)
-    for rows in torch.arange(len(group), device=group.device).split(_ROWS_AT_ONCE):
+    at_once = max(1, _NUMBERS_AT_ONCE // k**2)
+    for rows in torch.arange(len(group), device=group.device).split(at_once):
         e = other_e[rows]  # (n, k)
         gram.index_add_(0, group[rows], e.unsqueeze(2) * e.unsqueeze(1))
         moment.index_add_(0, group[rows], residual[rows].unsqueeze(1).to(e.dtype) * e)

@@ -13,7 +13,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
 from recbole_cdr_mm.data.dataset import PairDataset
-from recbole_cdr_mm.errors import ConfigError
+from recbole_cdr_mm.errors import ConfigError, DataFormatError
 from recbole_cdr_mm.model.base_models import MF
 from recbole_cdr_mm.model.cold_view import ColdView, calibrated_view, plain_view
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
@@ -48,7 +48,8 @@ class BridgeRecommender(CrossDomainRecommender):
 
     def __init__(self, config: Any, dataset: PairDataset) -> None:
         super().__init__(config, dataset)
-        if config["simulate_cold_users"] and not config["start_from_floor"]:
+        is_rating = config["eval_task"] == "rating"
+        if is_rating and config["simulate_cold_users"] and not config["start_from_floor"]:
             raise ConfigError(
                 "`simulate_cold_users: True` needs `start_from_floor: True`. Give"
                 " --simulate_cold_users=False."
@@ -101,7 +102,7 @@ class BridgeRecommender(CrossDomainRecommender):
     def _task_oriented(self, dataset: PairDataset) -> Training:
         """Eq. 7: errors of the target ratings of overlapped training users."""
         train = dataset.split.train
-        rows = train.where(train.user <= self.n_overlapped)
+        rows = train.where(np.isin(train.user, self.overlapped_training_users(dataset)))
         return Training(
             trains=self.bridge_parameters,
             loss=self.task_oriented_loss,
@@ -111,13 +112,28 @@ class BridgeRecommender(CrossDomainRecommender):
 
     def _mapping_oriented(self, dataset: PairDataset) -> Training:
         """Eq. 6: distance of the transformed and the target vector of overlapped training users."""
-        users = np.intersect1d(dataset.pair.overlapped_users, dataset.split.train.user)
+        users = self.overlapped_training_users(dataset)
         return Training(
             trains=self.bridge_parameters,
             loss=self.mapping_oriented_loss,
             loader=self.row_loader("map", {self.USER_ID: torch.from_numpy(users)}),
             max_epochs=self.setting("map", "epochs"),
         )
+
+    def overlapped_training_users(self, dataset: PairDataset) -> np.ndarray:
+        """Ids of the users on whom a bridge is trained, int64 (n,).
+
+        Raises:
+            DataFormatError: If there is none.
+        """
+        users = np.intersect1d(dataset.pair.overlapped_users, dataset.split.train.user)
+        if not len(users):
+            raise DataFormatError(
+                "No overlapped training user has a target rating of positive_threshold"
+                f" {self.config['positive_threshold']} or more, so there is nothing to train the"
+                " bridge on. Lower it, or the ratios of test and validation users."
+            )
+        return users
 
     @property
     @abstractmethod
@@ -205,6 +221,11 @@ class BridgeRecommender(CrossDomainRecommender):
     # What cold-start users meet
 
     @property
+    def trains_on_ratings(self) -> bool:
+        """Whether the bridge's loss reads target ratings, not vectors alone."""
+        return bool(self.config["bridge_loss"] == "task")
+
+    @property
     def starts_from_floor(self) -> bool:
         """Whether the bridge's score is added to the calibrated floor."""
         return self.config["start_from_floor"] and self.config["eval_task"] == "rating"
@@ -221,7 +242,10 @@ class BridgeRecommender(CrossDomainRecommender):
         """What cold-start users meet, of the target model as it is now."""
         if not self.starts_from_floor:
             return plain_view(self.target, dataset.pair)
-        view = calibrated_view(self.target, dataset, self.config, self.device)
+        simulate = self.config["simulate_cold_users"] and self.trains_on_ratings
+        view = calibrated_view(
+            self.target, dataset, self.config, simulate=simulate, device=self.device
+        )
         self.logger.info("Floor of cold-start users: a %.4f, b %.4f, c %.4f", *view.weights)
         return view
 
@@ -258,7 +282,7 @@ class BridgeRecommender(CrossDomainRecommender):
         """Errors of the revealed ratings, and the distance from the start once for each user."""
         counts = np.bincount(revealed_user, minlength=self.n_users)
         share = torch.from_numpy(1 / np.maximum(counts, 1)).float().to(self.device)  # (U,)
-        shrinkage = self.config["few_shot_shrinkage"]
+        shrinkage = self._few_shot_shrinkage
 
         def score(user: Tensor, item: Tensor) -> Tensor:
             nothing = self.cold_user_floor.new_zeros(len(user))
@@ -272,6 +296,12 @@ class BridgeRecommender(CrossDomainRecommender):
 
         return loss
 
+    @property
+    def _few_shot_shrinkage(self) -> float:
+        """`few_shot_shrinkage`, or what fits the loss where it is not set."""
+        given = self.config["few_shot_shrinkage"]
+        return {"MSE": 5.0, "BPR": 0.05}[self.loss_type] if given is None else given
+
     @torch.no_grad()
     def _few_shot_start(
         self, few_shot: FewShotUsers, dataset: PairDataset
@@ -281,7 +311,7 @@ class BridgeRecommender(CrossDomainRecommender):
         none = self.cold_user_floor.new_zeros(len(users))
         start = self.config["few_shot_start"]
         if start == "transformed":
-            return self.transform(users), self.cold_user_floor[users]
+            return self._bridged_e(users), self.cold_user_floor[users]
         if start == "random":
             size, std = self.config["embedding_size"], self.config["embedding_std"]
             stream = zlib.crc32(
@@ -307,6 +337,7 @@ class BridgeRecommender(CrossDomainRecommender):
             self.item_weight(self.cold_item_e[item], item),
             residual,
             n_users=len(users),
-            shrinkage=self.config["few_shot_shrinkage"],
+            shrinkage=self._few_shot_shrinkage,
+            use_bias=self.config["use_bias"] and self.loss_type == "MSE",
         )
         return mean_e + e, mean_bias + bias

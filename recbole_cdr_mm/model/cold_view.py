@@ -64,19 +64,24 @@ def plain_view(target: MF, pair: Pair) -> ColdView:
 
 
 def calibrated_view(
-    target: MF, dataset: PairDataset, config: Mapping[str, Any], device: torch.device
+    target: MF,
+    dataset: PairDataset,
+    config: Mapping[str, Any],
+    *,
+    simulate: bool,
+    device: torch.device,
 ) -> ColdView:
     """Calibrated floor and item weights, made without each fold's target ratings, and with all.
 
     The weights are ridge regressions on the target model's user vectors, held fixed, so that all
-    rows of the view share the space into which the bridge leads. Without `simulate_cold_users`
-    everybody meets the last row.
+    rows of the view share the space into which the bridge leads.
 
     Args:
         target: The trained target model.
         dataset: The pair; only its training part is read.
-        config: Gives simulation_folds, simulate_cold_users, item_vector_shrinkage, seed, and the
-            keys of `fit_domain_biases`.
+        config: Gives simulation_folds, item_vector_shrinkage, seed, and the keys of
+            `fit_domain_biases`.
+        simulate: Whether there are rows for the folds; else everybody meets the one with all.
         device: Where the regressions are solved.
     """
     pair, train, n_folds = dataset.pair, dataset.split.train, config["simulation_folds"]
@@ -100,9 +105,11 @@ def calibrated_view(
             )
         return torch.nn.functional.pad(solved, (0, 0, first, 0))  # (I, k)
 
-    everything = torch.ones_like(user, dtype=torch.bool)
-    masks = [*(fold[user] != f for f in range(n_folds)), everything]
-    item_e = torch.stack([weights(mask) for mask in masks])  # (F + 1, I, k)
-    if not config["simulate_cold_users"]:
-        fold = torch.full_like(fold, n_folds)
+    with_all = weights(torch.ones_like(user, dtype=torch.bool))  # (I, k)
+    if not simulate:
+        nowhere = torch.zeros_like(fold)
+        parts = (floor.item[-1:].float(), with_all.unsqueeze(0), floor.user.float(), nowhere)
+        return ColdView(*parts, floor.weights)
+    of_folds = [weights(fold[user] != f) for f in range(n_folds)]
+    item_e = torch.stack([*of_folds, with_all])  # (F + 1, I, k)
     return ColdView(floor.item.float(), item_e, floor.user.float(), fold, floor.weights)

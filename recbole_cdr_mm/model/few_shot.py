@@ -90,7 +90,13 @@ class FewShotUsers(nn.Module):
 
 
 def fit_users(
-    place: Tensor, item_e: Tensor, residual: Tensor, *, n_users: int, shrinkage: float
+    place: Tensor,
+    item_e: Tensor,
+    residual: Tensor,
+    *,
+    n_users: int,
+    shrinkage: float,
+    use_bias: bool,
 ) -> tuple[Tensor, Tensor]:
     """What revealed ratings say of users by themselves: a ridge regression for each of them.
 
@@ -100,13 +106,14 @@ def fit_users(
         residual: What a user's vector and bias have to explain of each row, (N,).
         n_users: Number of users, n.
         shrinkage: Ridge penalty on vector and bias, in ratings.
+        use_bias: Whether there is a bias; without one it is 0.
 
     Returns:
         Vectors (n, k) and biases (n,); zeros without a revealed rating.
     """
-    ones = torch.ones(len(item_e), 1, device=item_e.device)
+    one = torch.full((len(item_e), 1), float(use_bias), device=item_e.device)
     solved = solve_vectors(
-        torch.cat([item_e, ones], dim=1).double(),  # (N, k + 1); nearly singular if not shrunk
+        torch.cat([item_e, one], dim=1).double(),  # (N, k + 1); nearly singular if not shrunk
         place,
         residual,
         n_groups=n_users,

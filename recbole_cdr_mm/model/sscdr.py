@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
@@ -29,7 +28,7 @@ from recbole_cdr_mm.stage import Training
 class SSCDR(EMCDR):
     """EMCDR, whose mapping function is taught by users and, semi-supervised, by source items.
 
-    With d the squared distance, and items i that the user has liked and j that they have not:
+    With d the squared distance, and source items i that the user has liked and j not rated:
 
         L = mean |f(u^s) - u^t|^2 + unsupervised_weight mean [margin + d(u^t, f(v^s_i)) - d(u^t,
             f(v^s_j))]_+
@@ -61,6 +60,7 @@ class SSCDR(EMCDR):
         self.hops = config["neighbour_hops"]
         if self.hops is None:
             self.hops = 1 if self.is_metric else 0
+        self._inferred: Tensor | None = None
         rows = dataset.pair.source
         self.register_buffer("_rater", torch.from_numpy(rows.user), persistent=False)
         self.register_buffer("_rated", torch.from_numpy(rows.item), persistent=False)
@@ -75,7 +75,7 @@ class SSCDR(EMCDR):
 
     def bridge_training(self, dataset: PairDataset) -> Training:
         """Overlapped training users, each with a liked and another source item drawn anew."""
-        users = np.intersect1d(dataset.pair.overlapped_users, dataset.split.train.user)
+        users = self.overlapped_training_users(dataset)
         liked = dataset.pair.source.at_least(self.config["positive_threshold"])
         histories = build_histories(liked, self.n_users).to(self.device)
         ids = dataset.pair.items("source")
@@ -134,12 +134,28 @@ class SSCDR(EMCDR):
         """Mapped vectors, averaged over the source neighbourhood, int64 (B,) to (B, k)."""
         if not self.hops:
             return self.map_user(user)
-        users = torch.arange(self.n_source_users, device=user.device)
-        items = torch.arange(1, self.first_target_item, device=user.device)
-        inferred = average_over_neighbours(
-            self.map_user(users), self.map_item(items), self._rater, self._rated - 1, hops=self.hops
-        )
-        return inferred[user]
+        if self._inferred is None:
+            users = torch.arange(self.n_source_users, device=user.device)
+            items = torch.arange(1, self.first_target_item, device=user.device)
+            self._inferred = average_over_neighbours(
+                self.map_user(users),
+                self.map_item(items),
+                self._rater,
+                self._rated - 1,
+                hops=self.hops,
+            )
+        return self._inferred[user]
+
+    def train(self, mode: bool = True) -> SSCDR:
+        """Switch between training and evaluation; neighbours are averaged once per evaluation."""
+        self._inferred = None
+        super().train(mode)
+        return self
+
+    @property
+    def trains_on_ratings(self) -> bool:
+        """Not at all: its loss reads vectors and which source items are liked."""
+        return False
 
 
 def _check_metric(config: Any) -> None:

@@ -18,7 +18,7 @@ from recbole_cdr_mm.checkpoint import load_checkpoint, plain_config, save_checkp
 from recbole_cdr_mm.recbole_models import known_model
 from recbole_cdr_mm.trainer.cold_start_evaluation import ColdStartEvaluation, NumbersOnly
 from recbole_cdr_mm.trainer.report import StageReport
-from recbole_cdr_mm.trainer.resume import open_resumed
+from recbole_cdr_mm.trainer.resume import open_resumed, restore_model
 
 _LAST = ".last.pth"
 
@@ -131,10 +131,7 @@ class ResumableEpochs(Trainer):
         self.cur_step = checkpoint["cur_step"]
         self.best_valid_score = checkpoint["best_valid_score"]
         self.best_valid_result = checkpoint["best_valid_result"] or None
-        self.model.load_state_dict(checkpoint["state_dict"])
-        self.model.load_other_parameter(checkpoint["other_parameter"])
-        for name, value in checkpoint["model_state"].items():
-            setattr(self.model, name, value)
+        restore_model(self.model, checkpoint)
         for name, optimiser in self._optimisers().items():
             optimiser.load_state_dict(checkpoint["optimizers"][name])
         self.reports = [StageReport(**checkpoint["report"])]

@@ -22,7 +22,7 @@ RUN_KEYS = OUTPUT_KEYS | frozenset(
 
 FINGERPRINTS = {
     "data_fingerprint": "other ratings, or another split of them,",
-    "feature_fingerprint": "other text features",
+    "feature_fingerprint": "other side features",
 }
 
 
@@ -67,6 +67,19 @@ def open_resumed(config: Any, own: Path, logger: Any) -> dict[str, Any] | None:
     check_same_run(path, checkpoint.get("config", {}), config)
     logger.info(f"Resuming from {path}")
     return checkpoint
+
+
+def restore_model(model: Any, checkpoint: dict[str, Any]) -> None:
+    """Give a model what a checkpoint holds of it.
+
+    Args:
+        model: The model, as it is built.
+        checkpoint: A checkpoint of the same run.
+    """
+    model.load_state_dict(checkpoint["state_dict"])
+    model.load_other_parameter(checkpoint["other_parameter"])
+    for name, value in checkpoint.get("model_state", {}).items():
+        setattr(model, name, value)
 
 
 def check_same_run(path: Path, stored: dict[str, Any], config: Any) -> None:

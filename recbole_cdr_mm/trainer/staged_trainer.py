@@ -19,7 +19,7 @@ from recbole_cdr_mm.errors import StageError
 from recbole_cdr_mm.stage import Stage, Training
 from recbole_cdr_mm.trainer.cold_start_evaluation import ColdStartEvaluation, NumbersOnly
 from recbole_cdr_mm.trainer.report import StageReport
-from recbole_cdr_mm.trainer.resume import open_resumed
+from recbole_cdr_mm.trainer.resume import open_resumed, restore_model
 
 
 @dataclass
@@ -278,8 +278,7 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
             self.logger.info(set_color("Saving current", "blue") + f": {self.saved_model_file}")
 
     def _restore(self, checkpoint: dict[str, Any]) -> None:
-        self.model.load_state_dict(checkpoint["state_dict"])
-        self.model.load_other_parameter(checkpoint["other_parameter"])
+        restore_model(self.model, checkpoint)
         progress = copy.deepcopy(checkpoint["progress"])
         reports = [StageReport(**report) for report in progress.pop("reports")]
         self.progress = Progress(reports=reports, **progress)
