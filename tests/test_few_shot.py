@@ -131,7 +131,7 @@ class FewShotReference:
     def shrinkage(self) -> float:
         """What is said, or what fits the loss."""
         given = self.run.config["few_shot_shrinkage"]
-        return (5.0 if self.is_rated else 0.05) if given is None else given
+        return (5.0 if self.is_rated else 0.5) if given is None else given
 
     def offset(self, user: int) -> tuple[np.ndarray, float]:
         row = self.row[user]
@@ -373,7 +373,7 @@ def test_the_stage_has_its_own_epochs_batches_and_learning_rate(
     ("values", "expected"),
     [
         ({}, 5.0),
-        ({"eval_task": "ranking"}, 0.05),
+        ({"eval_task": "ranking"}, 0.5),
         ({"eval_task": "ranking", "loss_type": "MSE"}, 5.0),
         ({"preset": "paper"}, 0.0),
         ({"eval_task": "ranking", "preset": "paper"}, 0.0),

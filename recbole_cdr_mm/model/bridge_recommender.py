@@ -300,7 +300,7 @@ class BridgeRecommender(CrossDomainRecommender):
     def _few_shot_shrinkage(self) -> float:
         """`few_shot_shrinkage`, or what fits the loss where it is not set."""
         given = self.config["few_shot_shrinkage"]
-        return {"MSE": 5.0, "BPR": 0.05}[self.loss_type] if given is None else given
+        return {"MSE": 5.0, "BPR": 0.5}[self.loss_type] if given is None else given
 
     @torch.no_grad()
     def _few_shot_start(
