@@ -314,10 +314,8 @@ class BridgeRecommender(CrossDomainRecommender):
             return self._bridged_e(users), self.cold_user_floor[users]
         if start == "random":
             size, std = self.config["embedding_size"], self.config["embedding_std"]
-            stream = zlib.crc32(
-                f"{self.config['seed']}/few_shot".encode()
-            )  # drawn for nothing else
-            own = torch.Generator().manual_seed(stream)
+            stream = f"{self.config['seed']}/few_shot"  # from which nothing else is drawn
+            own = torch.Generator().manual_seed(zlib.crc32(stream.encode()))
             return std * torch.randn(len(users), size, generator=own).to(self.device), none
         warm = torch.nonzero(self.is_warm).squeeze(1)
         mean_e = self.target.place(self.target.users(warm)).mean(0)  # (k,)
