@@ -227,7 +227,7 @@ class TestRefused:
         (tmp_path / "result.json").unlink()
         (store,) = (tmp_path / "features").rglob("*_movie.text.npy")
         np.save(store, -np.load(store))
-        refuse("was trained on other text features than tiny has now.", **meta, resume=True)
+        refuse("was trained on other side features than tiny has now.", **meta, resume=True)
 
     @pytest.mark.parametrize("by_path", [True, False])
     @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
