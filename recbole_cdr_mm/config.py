@@ -138,20 +138,23 @@ class MMConfig(Config):
         else:
             files = [RECBOLE_PROPERTIES / "model" / f"{model}.yaml"]
             files += [PROPERTIES / "recbole_model.yaml"]
+        self._model_keys: set[str] = set()
         for file in files:
-            self._add_properties(file)
-        self._model_keys = set().union(*(read_properties(f)[1] for f in files if f.exists()))
+            self._model_keys |= self._add_properties(file)
         self.internal_config_dict.update(self._checked(self._pair, model))
         self._add_preset(self._early("preset"), model, dataset, known=ours)
         self.internal_config_dict["MODEL_TYPE"] = getattr(model_class, "type", None)
         self.external_config_dict.update(self._checked(self.given, model))
         self._check_pair(dataset)
 
-    def _add_properties(self, path: Path) -> None:
-        if path.exists():  # some of RecBole's models have no hyperparameters and no file
-            values, keys = read_properties(path)
-            self.internal_config_dict.update(values)
-            self.keys.update(keys)
+    def _add_properties(self, path: Path) -> set[str]:
+        """Layer a property file over those before it; give the names of its keys."""
+        if not path.exists():  # some of RecBole's models have no hyperparameters and no file
+            return set()
+        values, keys = read_properties(path)
+        self.internal_config_dict.update(values)
+        self.keys.update(keys)
+        return set(keys)
 
     def _early(self, name: str) -> Any:
         """A value that decides which properties are read, checked before it is used."""
