@@ -17,6 +17,7 @@ from model_checks import (
     naive_calibration,
     pairs_of_both_kinds,
     tiny_pair,
+    write_world,
 )
 
 from dataset_tools.synthetic import planted_features
@@ -201,8 +202,6 @@ class BridgeChecks(ModelChecks):
     @classmethod
     def refuses(cls, tmp_path: Path, bad: dict[str, Any], match: str) -> None:
         """A value is refused, and the default in its place is not."""
-        from model_checks import write_world
-
         data_path = write_world(tiny_pair(), tmp_path)
         cls.build(data_path)
         with pytest.raises(ConfigError, match=match):

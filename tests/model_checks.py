@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ from recbole_cdr_mm.data.pair import Ratings
 from recbole_cdr_mm.errors import ConfigError, StageError
 from recbole_cdr_mm.model import find_models
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
-from recbole_cdr_mm.quick_start import run_recbole_mm
+from recbole_cdr_mm.quick_start import main, run_recbole_mm
 from recbole_cdr_mm.register import register
 from recbole_cdr_mm.schema import Key, read_properties
 from recbole_cdr_mm.stage import Stage
@@ -215,6 +216,31 @@ def run_mm(data_path: Path, dataset: str = "tiny", **values: Any) -> dict[str, A
     folders = {"data_path": str(data_path), "checkpoint_dir": str(data_path / "saved")}
     with without_log_file():
         return run_recbole_mm(dataset=dataset, config_dict={**QUIET, **folders, **values})
+
+
+def command_line(data_path: Path, folder: Path, **values: Any) -> list[str]:
+    """Arguments of a run on `tiny` whose checkpoints and result lie in a folder."""
+    folder.mkdir(exist_ok=True)
+    everything = {
+        "dataset": "tiny",
+        "data_path": data_path,
+        "checkpoint_dir": folder / "saved",
+        "result_json": folder / "result.json",
+        "use_gpu": False,
+        "show_progress": False,
+        **values,
+    }
+    return [f"--{key}={value}" for key, value in everything.items()]
+
+
+def result_of(data_path: Path, folder: Path, **values: Any) -> dict[str, Any]:
+    """The result of a command line, without what differs between any two runs."""
+    with without_log_file():
+        assert main(command_line(data_path, folder, **values)) == 0
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    for stage in result["stages"]:
+        del stage["seconds"], stage["examples_per_second"]
+    return result
 
 
 @contextmanager

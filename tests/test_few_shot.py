@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,8 +20,10 @@ from model_checks import (
     Run,
     build_run,
     changed,
+    command_line,
     names_of,
     pairs_of_both_kinds,
+    result_of,
     run_mm,
     snapshot,
     tiny_pair,
@@ -796,30 +797,6 @@ class Stopped(Exception):
     """What ends a run in the middle, in place of a kill."""
 
 
-def command(data_path: Path, folder: Path, **values: Any) -> list[str]:
-    """A command line whose checkpoints and result lie in a folder."""
-    everything = {
-        "dataset": "tiny",
-        "data_path": data_path,
-        "checkpoint_dir": folder / "saved",
-        "result_json": folder / "result.json",
-        "use_gpu": False,
-        "show_progress": False,
-        **values,
-    }
-    return [f"--{key}={value}" for key, value in everything.items()]
-
-
-def result_of(data_path: Path, folder: Path, **values: Any) -> dict[str, Any]:
-    """The result of a command line, without what differs between any two runs."""
-    with without_log_file():
-        assert main(command(data_path, folder, **values)) == 0
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    for stage in result["stages"]:
-        del stage["seconds"], stage["examples_per_second"]
-    return result
-
-
 @pytest.mark.parametrize(
     ("epoch", "values"),
     [
@@ -870,7 +847,7 @@ def test_a_checkpoint_of_another_few_shot_is_refused(
         ({"few_shot_start": "mean"}, "few_shot_start (transformed there, mean here)"),
     ):
         with without_log_file():
-            assert main(command(data_path, tmp_path, **{**given, **values}, resume=file)) == 2
+            assert main(command_line(data_path, tmp_path, **{**given, **values}, resume=file)) == 2
         assert message in capsys.readouterr().err
 
 
@@ -976,7 +953,7 @@ def test_a_mistake_ends_in_one_line(
 ) -> None:
     given = {"model": "EMCDR", "epochs": 1, "few_shot": 2, "few_shot_start": "transformed"}
     with without_log_file():
-        assert main(command(data_path, tmp_path, **{**given, **bad})) == 2
+        assert main(command_line(data_path, tmp_path, **{**given, **bad})) == 2
     out, err = capsys.readouterr()
     (line,) = err.splitlines()
     assert out == ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -17,6 +16,8 @@ import torch
 from model_checks import (
     TINY,
     changed,
+    command_line,
+    result_of,
     tiny_pair,
     with_target_ratings,
     without_log_file,
@@ -54,31 +55,6 @@ def data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_world(tiny_pair(), tmp_path_factory.mktemp("data"))
 
 
-def arguments(data_path: Path, folder: Path, **values: Any) -> list[str]:
-    """A command line whose checkpoints and result lie in a folder."""
-    folder.mkdir(exist_ok=True)
-    everything = {
-        "dataset": "tiny",
-        "data_path": data_path,
-        "checkpoint_dir": folder / "saved",
-        "result_json": folder / "result.json",
-        "use_gpu": False,
-        "show_progress": False,
-        **values,
-    }
-    return [f"--{key}={value}" for key, value in everything.items()]
-
-
-def run(data_path: Path, folder: Path, **values: Any) -> dict[str, Any]:
-    """The result of a command line, without what differs between any two runs."""
-    with without_log_file():
-        assert main(arguments(data_path, folder, **values)) == 0
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    for stage in result["stages"]:
-        del stage["seconds"], stage["examples_per_second"]
-    return result
-
-
 def only_checkpoint(folder: Path) -> Path:
     """The one file in the folder of checkpoints."""
     (file,) = (folder / "saved").iterdir()
@@ -88,7 +64,7 @@ def only_checkpoint(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def whole(data_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The result of a run that nobody killed."""
-    return run(data_path, tmp_path_factory.mktemp("whole"), **META)
+    return result_of(data_path, tmp_path_factory.mktemp("whole"), **META)
 
 
 class TestKilled:
@@ -96,7 +72,7 @@ class TestKilled:
     def test_goes_on_to_the_same_result(
         self, data_path: Path, tmp_path: Path, whole: dict[str, Any], stage: str
     ) -> None:
-        command = [sys.executable, "-c", KILLED, stage, *arguments(data_path, tmp_path, **META)]
+        command = [sys.executable, "-c", KILLED, stage, *command_line(data_path, tmp_path, **META)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         killed = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -104,7 +80,7 @@ class TestKilled:
         progress = load_checkpoint(only_checkpoint(tmp_path))["progress"]
         last = progress["reports"][-1]
         assert (last["name"], last["epochs"]) == (stage, 2)
-        assert run(data_path, tmp_path, **META, resume=True) == whole
+        assert result_of(data_path, tmp_path, **META, resume=True) == whole
 
     def test_something_was_at_stake(self, whole: dict[str, Any]) -> None:
         """The bridge's best epoch lies before the kill, and its last one after it."""
@@ -116,12 +92,12 @@ class TestResume:
     def test_without_a_checkpoint_begins_at_the_start(
         self, data_path: Path, tmp_path: Path, whole: dict[str, Any]
     ) -> None:
-        assert run(data_path, tmp_path, **META, resume=True) == whole
+        assert result_of(data_path, tmp_path, **META, resume=True) == whole
 
     def test_finished_run(self, data_path: Path, tmp_path: Path) -> None:
-        first = run(data_path, tmp_path, **SMALL)
+        first = result_of(data_path, tmp_path, **SMALL)
         before = load_checkpoint(only_checkpoint(tmp_path))
-        assert run(data_path, tmp_path, **SMALL, resume=True) == first
+        assert result_of(data_path, tmp_path, **SMALL, resume=True) == first
         after = load_checkpoint(only_checkpoint(tmp_path))
         assert not changed(before["state_dict"], after["state_dict"])
         assert before["progress"] == after["progress"]
@@ -129,24 +105,24 @@ class TestResume:
     @pytest.mark.parametrize("own", ["missing", "unfinished"])
     def test_by_path(self, data_path: Path, tmp_path: Path, own: str) -> None:
         """The named file counts, whatever lies where the run keeps its own."""
-        first = run(data_path, tmp_path, **SMALL)
+        first = result_of(data_path, tmp_path, **SMALL)
         checkpoint = only_checkpoint(tmp_path)
         elsewhere = shutil.move(checkpoint, tmp_path / "elsewhere.pth")
         if own == "unfinished":
-            other = run(data_path, tmp_path / "other", **{**SMALL, "reg_weight": 5.0})
+            other = result_of(data_path, tmp_path / "other", **{**SMALL, "reg_weight": 5.0})
             assert other["test"] != first["test"]
             shutil.move(only_checkpoint(tmp_path / "other"), checkpoint)
-        assert run(data_path, tmp_path, **SMALL, resume=elsewhere) == first
+        assert result_of(data_path, tmp_path, **SMALL, resume=elsewhere) == first
 
     def test_without_resume_begins_at_the_start(self, data_path: Path, tmp_path: Path) -> None:
-        first = run(data_path, tmp_path, **SMALL)
+        first = result_of(data_path, tmp_path, **SMALL)
         only_checkpoint(tmp_path).write_bytes(b"whatever was here before")
-        assert run(data_path, tmp_path, **SMALL) == first
+        assert result_of(data_path, tmp_path, **SMALL) == first
 
     def test_moved_data_and_device_do_not_matter(self, data_path: Path, tmp_path: Path) -> None:
-        first = run(data_path, tmp_path, **SMALL)
+        first = result_of(data_path, tmp_path, **SMALL)
         moved = shutil.copytree(data_path, tmp_path / "moved")
-        resumed = run(moved, tmp_path, **SMALL, resume=True, show_progress=True, worker=0)
+        resumed = result_of(moved, tmp_path, **SMALL, resume=True, show_progress=True, worker=0)
         assert resumed == first
 
 
@@ -155,7 +131,7 @@ class TestRefused:
 
     @pytest.fixture
     def trained(self, data_path: Path, tmp_path: Path) -> Path:
-        run(data_path, tmp_path, **SMALL)
+        result_of(data_path, tmp_path, **SMALL)
         (tmp_path / "result.json").unlink()
         return shutil.copy(only_checkpoint(tmp_path), tmp_path / "other.pth")
 
@@ -165,7 +141,7 @@ class TestRefused:
             before = contents(tmp_path / "saved")
             capsys.readouterr()
             with without_log_file():
-                assert main(arguments(data, tmp_path, **{**SMALL, **values})) == 2
+                assert main(command_line(data, tmp_path, **{**SMALL, **values})) == 2
             error = capsys.readouterr().err
             assert error.startswith("ConfigError: ")
             assert error.count("\n") == 1
@@ -223,7 +199,7 @@ class TestRefused:
     def test_changed_features(self, data_path: Path, tmp_path: Path, refuse: Any) -> None:
         meta = {**META, "epochs": 1, "feature_path": tmp_path / "features"}
         shutil.copytree(data_path, tmp_path / "features")
-        run(data_path, tmp_path, **meta)
+        result_of(data_path, tmp_path, **meta)
         (tmp_path / "result.json").unlink()
         (store,) = (tmp_path / "features").rglob("*_movie.text.npy")
         np.save(store, -np.load(store))
