@@ -34,7 +34,7 @@ demo: venv  ## make two small domains in dataset/, train seven models on them an
 	$(BIN)/python -m recbole_cdr_mm.benchmark.table $(DEMO_MODELS:%=$(DEMO_RESULTS)/%.json)
 
 test: venv  ## run all tests and doctests; no GPU and no network needed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist=worksteal
 
 lint: venv  ## check format, style, types and the direction of imports
 	$(BIN)/ruff format --check .

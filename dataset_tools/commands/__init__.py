@@ -1,0 +1,41 @@
+"""The commands of `python -m dataset_tools`, one module each.
+
+A module has `HELP` (what `--help` says, with an example), `add_options(parser)` and `run(**options)`.
+Options that were not given are not handed on, so that a default stands once, in the function that
+does the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from recbole_cdr_mm.errors import ConfigError
+
+
+def plain_name(value: str) -> str:
+    """Refuse a name of a data set that is more than the name of a folder."""
+    if value in ("", ".", "..") or Path(value).name != value:
+        raise ConfigError(
+            f"dataset `{value}` must be a plain name; give its folder as --data_path."
+        )
+    return value
+
+
+def name_list(value: str) -> list[str]:
+    """Take `a,b` apart."""
+    return value.split(",")
+
+
+def add_data_path(parser: argparse.ArgumentParser) -> None:
+    """Add the option that nearly all commands have."""
+    parser.add_argument("--data_path", type=Path, required=True, help="folder of the domains")
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows, the first of them a header: first and last column left, numbers right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *numbers, last in rows:
+        cells = (cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True))
+        print("  ".join([first.ljust(widths[0]), *cells, last]))

@@ -1,0 +1,55 @@
+"""The command `synthetic`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from dataset_tools import synthetic
+from dataset_tools.commands import add_data_path, plain_name, print_table
+
+HELP = """\
+Make up a pair of domains in which it is known what one says about the other.
+
+example:
+  python -m dataset_tools synthetic --dataset=demo --data_path=dataset
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command can be told."""
+    add_data_path(parser)
+    parser.add_argument(
+        "--dataset",
+        type=plain_name,
+        required=True,
+        help="the pair; domains get _movie and _cd added",
+    )
+    parser.add_argument("--users", type=int, help="users in all; default: 2400")
+    parser.add_argument("--items", type=int, help="items of each domain; default: 800")
+    parser.add_argument("--overlap", type=float, help="share of users in both; default: 0.625")
+    parser.add_argument("--ratings_per_user", type=int, help="in each domain; default: 14")
+    parser.add_argument(
+        "--structure", help=f"what is planted: {', '.join(synthetic.WORLDS)}; default: demo"
+    )
+    parser.add_argument("--seed", type=int, help="default: 0")
+
+
+def run(**options: Any) -> None:
+    """Run the command."""
+    pair = synthetic.make_dataset(**options)
+    rows = [("domain", "users", "items", "ratings", "written to")]
+    for name, inter, items in zip(
+        synthetic.domain_names(options["dataset"]),
+        (pair.source_inter, pair.target_inter),
+        (pair.source_items, pair.target_items),
+        strict=True,
+    ):
+        users = inter["user_id"].nunique()
+        folder = options["data_path"] / name
+        rows.append((name, f"{users:,}", f"{len(items):,}", f"{len(inter):,}", str(folder)))
+    print_table(rows)
+    print(
+        f"{pair.n_overlapped:,} overlapped users; noise alone gives a target RMSE of "
+        f"{pair.noise_floor:.4f}"
+    )

@@ -1,0 +1,57 @@
+"""What a command read, was told and wrote: `<output>.manifest.json` beside the output."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dataset_tools.atomic import atomic_path
+from recbole_cdr_mm import __version__
+
+MANIFEST = ".manifest.json"
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Name, size in bytes and SHA-256 of a file, for `inputs` or `outputs` of a manifest."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return {"name": path.name, "bytes": file.tell(), "sha256": digest.hexdigest()}
+
+
+def write_manifest(
+    path: Path,
+    command: str,
+    options: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, Any]],
+    counts: Mapping[str, Any],
+    outputs: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write a manifest; equal inputs and options give equal bytes, so it holds no time and no path.
+
+    Args:
+        path: The file to be, `<output>.manifest.json`; replaced in one step.
+        command: The command of `python -m dataset_tools`.
+        options: What it was told, defaults included; paths by their last part.
+        inputs: What it read, as `describe_file` has it.
+        counts: What became of it.
+        outputs: What it wrote, likewise.
+
+    Raises:
+        ConfigError: If the folder cannot be written to.
+    """
+    content = {
+        "command": command,
+        "version": __version__,
+        "options": {
+            key: value.name if isinstance(value, Path) else value for key, value in options.items()
+        },
+        "inputs": list(inputs),
+        "counts": dict(counts),
+        "outputs": list(outputs),
+    }
+    with atomic_path(path) as file:
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        file.write_text(text + "\n", encoding="utf-8", newline="\n")
