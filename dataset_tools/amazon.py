@@ -1,213 +1,311 @@
-"""Amazon's raw files of the 2014 release to atomic files: the command `amazon`.
+"""Amazon's raw files of 2014, 2018 and 2023 to atomic files: the command `amazon`.
 
-The releases of 2018 and 2023 have other columns and are not converted yet.
+| release | reviews | ratings alone |
+| --- | --- | --- |
+| 2014 | JSON lines: reviewerID, asin, overall, unixReviewTime | user,item,rating,time, no header |
+| 2018 | the same | ITEM,user,rating,time, no header |
+| 2023 | JSON lines: user_id, parent_asin, rating, timestamp in ms | the same names as a header |
+
+A review's text is never read: it would tell test ratings.
 """
 
 from __future__ import annotations
 
-import ast
-import gzip
-import html
 import json
 import re
-import zlib
-from array import array
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
 
-import numpy as np
-import pandas as pd
+import polars as pl
 
 from dataset_tools.atomic import write_inter, write_items
-from recbole_cdr_mm.errors import DataFormatError
+from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
+from dataset_tools.problems import MAX_ERRORS, Problems
+from dataset_tools.products import TEMPLATE, Products, Template
+from dataset_tools.ratings import Rules, read_ratings
+from dataset_tools.raw_file import BadRows, Fault, RawFile
+from dataset_tools.safe_output import atomic_folder
+from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
 
-ASIN = re.compile(r"""['"]asin['"]: ['"]([^'"]+)['"]""")
-TAG = re.compile(r"<!--.*?-->|</?[a-zA-Z][^<>]*>", re.DOTALL)
-RELEASE = "Is it of the 2014 release? Others are not converted yet."
-LOW, HIGH = 1.0, 5.0  # stars
-
-Rating = tuple[str, str, float, float]
+RELEASES = ("2014", "2018", "2023")
+FIELDS = ("user_id", "item_id", "rating", "timestamp")
+OLD_NAMES = ("reviewerID", "asin", "overall", "unixReviewTime")
+NEW_NAMES = ("user_id", "parent_asin", "rating", "timestamp")
+USER = re.compile(rb"(#oc-)?A[0-9A-Z]{7,}")
+ITEM = re.compile(rb"B[0-9A-Z]{9}|[0-9]{9}[0-9X]")
+RULES = Rules(
+    id_pattern=r"^[!#-~][!-~]*$",
+    id_kind="an id of Amazon's: it has printable ASCII characters alone and no blank",
+)
+NEW_RULES = Rules(id_pattern=RULES.id_pattern, id_kind=RULES.id_kind, unit="ms")
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of raw files, for the summary."""
+    """What became of raw files, for the summary and the manifest.
 
+    Attributes:
+        release: 2014, 2018 or 2023; 2014 also stands for reviews of 2018, which have its form.
+        users: Users that were written.
+        items: Items that were written.
+        ratings: Ratings that were written.
+        read: Sound ratings in the file.
+        repeated: Ratings left out because the user has another one for the item.
+        outside_core: Ratings left out by `k_core`.
+        with_text: Items with a title or a text.
+        faults: Faults that were passed over, by kind.
+        notes: The same in words, with the place of the first of each kind.
+    """
+
+    release: str
     users: int
     items: int
     ratings: int
+    read: int
     repeated: int
+    outside_core: int
     with_text: int
+    faults: dict[str, int]
+    notes: list[str]
 
 
-def convert(reviews: Path, dataset: str, data_path: Path, meta: Path | None = None) -> Converted:
+def convert(
+    reviews: Path,
+    dataset: str,
+    data_path: Path,
+    *,
+    meta: Path | None = None,
+    release: str | None = None,
+    k_core: int = 0,
+    duplicates: str = "last",
+    template: str = TEMPLATE,
+    on_error: str = "stop",
+    max_errors: int = MAX_ERRORS,
+) -> Converted:
     """Convert the ratings and the items of one product category.
 
-    Nothing is written before everything is read.
+    Files may be plain, gzip or zstd. The domain appears whole or not at all: `.inter`, `.item`
+    where there is metadata, and `.manifest.json`.
 
     Args:
-        reviews: `reviews_X_5.json.gz` or `ratings_X.csv`, packed or not. Of several ratings of a
-            user for an item the last by time counts.
+        reviews: Reviews or ratings of any release, told by the content.
         dataset: The domain to be.
         data_path: The folder of the domains.
-        meta: `meta_X.json.gz`, packed or not; without it no `.item` file is written.
+        meta: Metadata of the products, of any release.
+        release: One of `RELEASES`, where the content of `reviews` does not tell.
+        k_core: See `read_ratings`.
+        duplicates: Likewise.
+        template: See `Template`.
+        on_error: See `Problems`.
+        max_errors: Likewise, for both files together.
 
     Returns:
-        Counts of what was written.
+        Counts of what was read and written.
 
     Raises:
-        DataFormatError: If a file is missing, cut off or malformed; names file and line.
-        ConfigError: If the domain cannot be written.
+        DataFormatError: If a file is missing, cut off or malformed; names file, line and byte.
+        ConfigError: If an option cannot be, or the domain cannot be written.
     """
-    inter, repeated = _read_ratings(reviews)
-    tokens = inter["item_id"].unique().tolist()
-    items = None if meta is None else _read_meta(meta, tokens)
-    folder = data_path / dataset
-    write_inter(folder / f"{dataset}.inter", inter)
-    if items is not None:
-        write_items(folder / f"{dataset}.item", items)
-    return Converted(
-        users=inter["user_id"].nunique(),
-        items=len(tokens),
-        ratings=len(inter),
-        repeated=repeated,
-        with_text=0 if items is None else int(((items["title"] + items["text"]) != "").sum()),
-    )
+    describe = Template(template)
+    problems = Problems(on_error, max_errors)
+    file = RawFile(reviews, problems)
+    products = None if meta is None else RawFile(meta, problems)
+    form = recognise(file, release)
+    ratings, counts = read_ratings(file, form, duplicates=duplicates, k_core=k_core)
+    items = ratings.rated_items()
+    source = None if products is None else Products(products, items, describe)
+    with atomic_folder(data_path / dataset, dataset) as folder:
+        write_inter(folder / f"{dataset}.inter", ratings.frames())
+        if source is not None:
+            write_items(folder / f"{dataset}.item", source.frames())
+        converted = Converted(
+            release=form.release,
+            users=ratings.n_users,
+            items=len(items),
+            ratings=len(ratings),
+            **counts,
+            with_text=0 if source is None else source.with_text,
+            faults=dict(problems.counts),
+            notes=problems.lines(),
+        )
+        write_manifest(
+            folder / f"{dataset}{MANIFEST}",
+            "amazon",
+            {
+                "release": form.release,
+                "k_core": k_core,
+                "duplicates": duplicates,
+                "template": template,
+                "on_error": on_error,
+                "max_errors": max_errors,
+            },
+            [file.description(), *([] if products is None else [products.description()])],
+            {key: value for key, value in asdict(converted).items() if key != "notes"},
+            [describe_file(path) for path in sorted(folder.iterdir())],
+        )
+    return converted
 
 
-def clean_text(text: str) -> str:
-    r"""Free a text from HTML and from what no file can hold.
+@dataclass(frozen=True)
+class JsonReviews:
+    """JSON lines with four fields of interest under the given names."""
 
-    >>> clean_text("Rock &amp;amp; Roll<br />\n <b>live</b> &lt;i&gt;again&lt;/i&gt; 3 < 4")
-    'Rock & Roll live again 3 < 4'
-    """
-    text = html.unescape(html.unescape(text))  # some is escaped twice
-    text = TAG.sub(" ", text).encode("utf-8", "replace").decode("utf-8")
-    return " ".join(text.split())
+    release: str
+    names: Sequence[str]
+    rules: Rules
+    header: bool = False
 
+    def parse(self, data: bytes) -> pl.DataFrame:
+        """Rows of whole lines; see `Form`."""
+        types = (pl.String, pl.String, pl.Float64, pl.Float64)
+        schema = dict(zip(self.names, types, strict=True))
+        frame = pl.read_ndjson(data, schema=schema)
+        return self.rules.check(frame.rename(dict(zip(self.names, FIELDS, strict=True))))
 
-def _read_ratings(path: Path) -> tuple[pd.DataFrame, int]:
-    """Ratings in file order, without repeated ones, and how many those were."""
-    parse = _parse_csv if ".csv" in path.suffixes else _parse_review
-    user_of: dict[str, int] = {}
-    item_of: dict[str, int] = {}
-    users, items, ratings, times = array("q"), array("q"), array("d"), array("d")
-    for line, text in _lines(path):
-        user, item, rating, time = _parse(path, line, text, parse)
-        users.append(user_of.setdefault(user, len(user_of)))
-        items.append(item_of.setdefault(item, len(item_of)))
-        ratings.append(rating)
-        times.append(time)
-    if not users:
-        raise DataFormatError(f"{path.name}: has no ratings. Download it again.")
-    codes = pd.DataFrame({"user": users, "item": items, "rating": ratings, "time": times})
-    last = codes.sort_values("time", kind="stable").drop_duplicates(["user", "item"], keep="last")
-    last = last.sort_index()
-    frame = pd.DataFrame(
-        {
-            "user_id": np.array(list(user_of), dtype=object)[last["user"]],
-            "item_id": np.array(list(item_of), dtype=object)[last["item"]],
-            "rating": last["rating"].to_numpy(),
-            "timestamp": last["time"].to_numpy(),
-        }
-    )
-    return frame, len(codes) - len(frame)
-
-
-def _parse_review(text: str) -> Rating:
-    """One line of `reviews_X_5.json`."""
-    review = json.loads(text)
-    return (
-        str(review["reviewerID"]),
-        str(review["asin"]),
-        float(review["overall"]),
-        float(review["unixReviewTime"]),
-    )
-
-
-def _parse_csv(text: str) -> Rating:
-    """One line of `ratings_X.csv`."""
-    user, item, rating, time = text.split(",")
-    if item.startswith("A") and not user.startswith("A"):
-        raise ValueError("the item stands before the user, as in the release of 2018")
-    return user, item, float(rating), float(time)
-
-
-def _parse(path: Path, line: int, text: str, parse: Callable[[str], Rating]) -> Rating:
-    """Read a rating and check it."""
-    try:
-        user, item, rating, time = parse(text)
-    except KeyError as error:
-        _refuse(path, line, f"there is no {error}")
-    except (TypeError, ValueError) as error:
-        _refuse(path, line, f"is no rating ({error})")
-    if not user or not item:
-        _refuse(path, line, "user or item is empty")
-    if not np.isfinite(time):
-        _refuse(path, line, f"a time of {time:g} is none")
-    if not LOW <= rating <= HIGH:
-        _refuse(path, line, f"a rating of {rating:g} is outside {LOW:g} to {HIGH:g}")
-    return user, item, rating, time
-
-
-def _read_meta(path: Path, tokens: list[str]) -> pd.DataFrame:
-    """Title and text of the given items; an item that the file lacks has neither."""
-    wanted = set(tokens)
-    found: dict[str, tuple[str, str]] = {}
-    for line, text in _lines(path):
-        asin = ASIN.search(text)
-        if asin is None:
-            _refuse(path, line, "there is no 'asin'")
-        if asin[1] not in wanted:  # parsing is slow, and most products have no kept rating
-            continue
+    def explain(self, line: bytes) -> Fault:
+        """What is wrong with a line; see `Form`."""
+        if b"\0" in line:
+            return Fault("NUL byte", "has a NUL byte")
         try:
-            product = ast.literal_eval(text)
-            found[asin[1]] = _describe(product)
-        except (AttributeError, TypeError, ValueError, SyntaxError, RecursionError) as error:
-            _refuse(path, line, f"is no product ({error})")
-    rows = [(token, *found.get(token, ("", ""))) for token in tokens]
-    return pd.DataFrame(rows, columns=["item_id", "title", "text"])
+            review = json.loads(line)
+        except UnicodeDecodeError as error:
+            return Fault("not UTF-8", f"is not UTF-8 ({error})")
+        except (ValueError, RecursionError) as error:
+            return Fault("no JSON", f"is no JSON ({error})")
+        if not isinstance(review, dict):
+            return Fault("no review", "is no review but another kind of JSON")
+        for name in self.names:
+            if review.get(name) is None:
+                return Fault("no field", f"there is no `{name}`")
+            if name in self.names[2:] and type(review[name]) not in (int, float):
+                return Fault("no number", f"`{name}` is no number but {review[name]!r}")
+        return self.rules.explain(*(review[name] for name in self.names))
 
 
-def _describe(product: dict[str, Any]) -> tuple[str, str]:
-    """Title and text of a product; what is short comes first, for encoders cut long texts.
+@dataclass(frozen=True)
+class CsvRatings:
+    """Lines of four values between commas, in the given order, perhaps behind a header."""
 
-    >>> _describe({"title": "Up", "description": "A tale.", "categories": [["Films", "Family"]]})
-    ('Up', 'Category: Films, Family. A tale.')
+    release: str
+    order: Sequence[str]
+    rules: Rules
+    header: bool = False
+
+    def parse(self, data: bytes) -> pl.DataFrame:
+        """Rows of whole lines; see `Form`."""
+        frame = pl.read_csv(
+            data.replace(b"\r\n", b"\n"),
+            has_header=False,
+            schema=dict.fromkeys(self.order, pl.String),
+            quote_char=None,
+        )
+        numbers = pl.col("rating", "timestamp").cast(pl.Float64, strict=False)
+        rows = self.rules.check(frame.select(FIELDS).with_columns(numbers))
+        swapped = pl.col("user_id").str.contains(f"^(?:{ITEM.pattern.decode()})$")
+        swapped &= pl.col("item_id").str.contains(f"^(?:{USER.pattern.decode()})$")
+        if rows.select(swapped.any()).item():
+            raise BadRows
+        return rows
+
+    def explain(self, line: bytes) -> Fault:
+        """What is wrong with a line; see `Form`."""
+        try:
+            values = line.decode("utf-8").split(",")
+        except UnicodeDecodeError as error:
+            return Fault("not UTF-8", f"is not UTF-8 ({error})")
+        if len(values) != len(self.order):
+            return Fault(
+                "wrong number of values",
+                f"has {len(values)} value{'s' * (len(values) != 1)}, not {len(self.order)}: "
+                f"{', '.join(self.order)}",
+            )
+        row = dict(zip(self.order, values, strict=True))
+        if ITEM.fullmatch(row["user_id"].encode()) and USER.fullmatch(row["item_id"].encode()):
+            other = "2018" if self.release == "2014" else "2014"
+            return Fault(
+                "columns in another order",
+                f"{row['user_id']!r} is an item and {row['item_id']!r} a user: the columns stand in "
+                f"the order of {other}, not of {self.release}",
+            )
+        return self.rules.explain(*(row[field] for field in FIELDS))
+
+
+def recognise(file: RawFile, release: str | None = None) -> JsonReviews | CsvRatings:
+    """Tell from its first lines how a file of ratings is written.
+
+    Args:
+        file: The file.
+        release: What the user says it is.
+
+    Raises:
+        ConfigError: If `release` is not one of `RELEASES`.
+        DataFormatError: If the content does not tell and the user does not say, or they disagree.
     """
-    labels = dict.fromkeys(label for path in product.get("categories", ()) for label in path)
-    parts = [
-        f"Brand: {product['brand']}." if product.get("brand") else "",
-        f"Category: {', '.join(labels)}." if labels else "",
-        product.get("description") or "",
-    ]
-    return clean_text(product.get("title") or ""), clean_text(" ".join(parts))
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and content of each line of a file, packed or not, that is not blank."""
-    line = 0
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for data in file:
-                line += 1
-                if text := data.decode("utf-8").strip():
-                    yield line, text
-    except EOFError as error:
+    if release is not None and release not in RELEASES:
+        raise ConfigError(
+            f"release `{release}` is not one of {', '.join(RELEASES)}."
+            f"{did_you_mean(release, RELEASES)}"
+        )
+    head = file.head()
+    if head[0].lstrip().startswith(b"{"):
+        form: JsonReviews | CsvRatings | None = _json_form(head, release)
+    elif b"parent_asin" in head[0] or release == "2023":
+        form = _headed_form(head[0])
+    else:
+        form = _csv_form(head, release)
+    if form is None or (release is not None and release != form.release):
+        says = "the content does not tell the release" if form is None else f"is of {form.release}"
         raise DataFormatError(
-            f"{path.name}, line {line + 1}: the file is cut off here. Download it again."
-        ) from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataFormatError(
-            f"{path.name}, line {line + 1}: is no sound gzip file ({error}). Download it again."
-        ) from error
-    except OSError as error:
-        raise DataFormatError(f"{path}: cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise DataFormatError(f"{path.name}, line {line}: is not utf-8 ({error}).") from error
+            f"{file.path.name}, line 1: {says}: {head[0][:80]!r}. Reviews are JSON lines with "
+            f"{', '.join(OLD_NAMES)} (2014, 2018) or {', '.join(NEW_NAMES)} (2023); ratings are "
+            "user,item,rating,time (2014), item,user,rating,time (2018) or have a header (2023). "
+            "Say --release=2014 or 2018 where the ids are of another form; `dataset_tools csv` "
+            "reads any other file."
+        )
+    return form
 
 
-def _refuse(path: Path, line: int, what: str) -> NoReturn:
-    raise DataFormatError(f"{path.name}, line {line}: {what}. {RELEASE}")
+def _json_form(head: list[bytes], release: str | None) -> JsonReviews | None:
+    """The form of JSON lines: by the fields of the first that is sound."""
+    reviews = []
+    for line in head:
+        try:
+            reviews.append(json.loads(line))
+        except ValueError:
+            continue
+    if not reviews:  # none is sound; the parser will say what is wrong
+        return JsonReviews(release or "2014", OLD_NAMES, RULES)
+    names = reviews[0].keys()
+    if names >= set(NEW_NAMES):
+        return JsonReviews("2023", NEW_NAMES, NEW_RULES)
+    if names & set(OLD_NAMES):
+        told = "2018" if "verified" in names else "2014"
+        return JsonReviews(told if release == "2023" else release or told, OLD_NAMES, RULES)
+    return None
+
+
+def _headed_form(header: bytes) -> CsvRatings | None:
+    """The form of ratings with a header."""
+    names = header.decode("utf-8", "replace").strip().split(",")
+    if sorted(names) != sorted(NEW_NAMES):
+        return None
+    order = [FIELDS[NEW_NAMES.index(name)] for name in names]
+    return CsvRatings("2023", order, NEW_RULES, header=True)
+
+
+def _csv_form(head: list[bytes], release: str | None) -> CsvRatings | None:
+    """The form of ratings without a header: by what the first two columns look like."""
+    user_first = item_first = 0
+    for line in head:
+        first, second = [*line.split(b","), b"", b""][:2]
+        user_first += bool(USER.fullmatch(first)) + bool(ITEM.fullmatch(second))
+        item_first += bool(ITEM.fullmatch(first)) + bool(USER.fullmatch(second))
+    if release is None:
+        if user_first == item_first:
+            return None
+        release = "2014" if user_first > item_first else "2018"
+    user, item, *others = FIELDS
+    return CsvRatings(
+        release, [user, item, *others] if release == "2014" else [item, user, *others], RULES
+    )

@@ -8,53 +8,22 @@ true line; and the writers leave no leading double quote, so that both readers s
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
 
-from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
+from dataset_tools.safe_output import atomic_path
+from recbole_cdr_mm.errors import DataFormatError, did_you_mean
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 INTER_TYPES = {"user_id": "token", "item_id": "token", "rating": "float", "timestamp": "float"}
 ITEM_TYPES = {"item_id": "token", "title": "token_seq", "text": "token_seq"}
 BREAKS = r"[\t\r\n\x00]"  # what would end a field or a line
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a neighbour of `path` to write to, which takes its place when all went well.
-
-    Args:
-        path: The file to be. Its folder is made where it is missing.
-
-    Yields:
-        An empty file in the same folder. After an error it is removed and `path` is as before.
-
-    Raises:
-        ConfigError: If the folder cannot be made or written to.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-    except OSError as error:
-        raise ConfigError(
-            f"{path.parent}: cannot write `{path.name}` here ({error.strerror}). "
-            "Choose another folder, or allow writing to this one."
-        ) from error
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_inter(
@@ -167,31 +136,22 @@ def read_link(path: Path, fields: tuple[str, str]) -> pd.DataFrame:
     return table.frame
 
 
-def write_inter(path: Path, frame: pd.DataFrame) -> None:
+def write_inter(path: Path, frames: pd.DataFrame | Iterable[pl.DataFrame]) -> None:
     """Write ratings as an `.inter` file that reads back exactly.
 
     Args:
         path: The file to be; replaced in one step.
-        frame: Columns `user_id`, `item_id`, `rating` and perhaps `timestamp`.
+        frames: Columns `user_id`, `item_id`, `rating` and perhaps `timestamp`; whole, or in parts
+            that are written one after another.
 
     Raises:
         DataFormatError: If an id or a number cannot stand in an atomic file.
+        ConfigError: If the folder cannot be written to, or the disk is full.
     """
-    columns = {}
-    for field in frame.columns:
-        if INTER_TYPES[field] == "token":
-            columns[field] = _tokens(path.name, field, frame[field])
-        else:
-            values = frame[field].astype(np.float64)
-            if not np.isfinite(values).all():
-                raise DataFormatError(
-                    f"{path.name}: field `{field}` has values that are no number."
-                )
-            columns[field] = values.map({value: _number(value) for value in values.unique()})
-    _write(path, columns, INTER_TYPES)
+    _write(path, frames, INTER_TYPES)
 
 
-def write_items(path: Path, frame: pd.DataFrame) -> None:
+def write_items(path: Path, frames: pd.DataFrame | Iterable[pl.DataFrame]) -> None:
     """Write items as an `.item` file.
 
     Tabs and line breaks in texts become blanks, leading double quotes single ones; all else reads
@@ -199,16 +159,13 @@ def write_items(path: Path, frame: pd.DataFrame) -> None:
 
     Args:
         path: The file to be; replaced in one step.
-        frame: Columns `item_id` and, perhaps, `title` and `text`.
+        frames: Columns `item_id` and, perhaps, `title` and `text`; whole, or in parts.
 
     Raises:
         DataFormatError: If an item id cannot stand in an atomic file.
+        ConfigError: If the folder cannot be written to, or the disk is full.
     """
-    columns = {
-        field: (_tokens if ITEM_TYPES[field] == "token" else _texts)(path.name, field, frame[field])
-        for field in frame.columns
-    }
-    _write(path, columns, ITEM_TYPES)
+    _write(path, frames, ITEM_TYPES)
 
 
 @dataclass(frozen=True)
@@ -375,42 +332,66 @@ def _float(cell: str) -> float:
         return np.nan
 
 
-def _number(value: float) -> str:
-    """Write a number with as many digits as it needs to read back exactly.
+def _write(
+    path: Path, frames: pd.DataFrame | Iterable[pl.DataFrame], types: Mapping[str, str]
+) -> None:
+    """Write frames, one after another, under their header."""
+    if isinstance(frames, pd.DataFrame):
+        present = frames.astype(object).where(frames.notna(), None)
+        frames = [pl.DataFrame({name: cells.tolist() for name, cells in present.items()})]
+    header = True
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for frame in frames:
+            cells = frame.select(
+                _cells(path.name, frame[name], types[name]).alias(f"{name}:{types[name]}")
+                for name in frame.columns
+            )
+            part = io.BytesIO()
+            cells.write_csv(part, include_header=header, separator="\t", quote_style="never")
+            file.write(part.getbuffer())
+            header = False
 
-    >>> _number(4.0), _number(4.5), _number(0.1)
-    ('4', '4.5', '0.1')
-    """
-    return str(int(value)) if value.is_integer() else repr(float(value))
+
+def _cells(name: str, column: pl.Series, kind: str) -> pl.Series:
+    """A column as it stands in the file."""
+    if kind == "float":
+        return _numbers(name, column)
+    return (_tokens if kind == "token" else _texts)(name, column)
 
 
-def _tokens(name: str, field: str, values: pd.Series) -> pd.Series:
+def _numbers(name: str, column: pl.Series) -> pl.Series:
+    """Numbers with as many digits as they need to read back exactly; whole ones without a point."""
+    values = column.cast(pl.Float64)
+    if not values.is_finite().fill_null(False).all():
+        raise DataFormatError(f"{name}: field `{column.name}` has values that are no number.")
+    whole = (values == values.floor()) & (values.abs() < 2**53)
+    if whole.all():
+        return values.cast(pl.Int64).cast(pl.String)
+    integers = values.set(~whole, 0.0).cast(pl.Int64).cast(pl.String)
+    return integers.zip_with(whole, values.cast(pl.String))
+
+
+def _tokens(name: str, column: pl.Series) -> pl.Series:
     """Refuse ids that an atomic file would change."""
-    tokens = values.astype(str)
-    bad = tokens.str.contains(BREAKS) | tokens.str.startswith('"') | (tokens == "")
+    tokens = column.cast(pl.String)
+    bad = tokens.str.contains(BREAKS) | tokens.str.starts_with('"') | (tokens == "")
+    bad = bad.fill_null(True)
     if bad.any():
         raise DataFormatError(
-            f"{name}: {tokens[bad].iloc[0]!r} cannot be a `{field}`: an id is not empty, has no "
-            "tabs or line breaks and does not begin with a double quote."
+            f"{name}: {tokens.filter(bad)[0]!r} cannot be a `{column.name}`: an id is not empty, "
+            "has no tabs or line breaks and does not begin with a double quote."
         )
     return tokens
 
 
-def _texts(name: str, field: str, values: pd.Series) -> pd.Series:
+def _texts(name: str, column: pl.Series) -> pl.Series:
     """Make texts fit into one field of one line."""
-    texts = values.fillna("").astype(str).str.replace(BREAKS, " ", regex=True)
-    return texts.str.replace(r'^"+', lambda quotes: "'" * len(quotes[0]), regex=True)
-
-
-def _write(path: Path, columns: dict[str, pd.Series], types: dict[str, str]) -> None:
-    """Write columns of text under their header."""
-    frame = pd.DataFrame({f"{field}:{types[field]}": cells for field, cells in columns.items()})
-    with atomic_path(path) as temporary:
-        frame.to_csv(
-            temporary,
-            sep="\t",
-            index=False,
-            quoting=csv.QUOTE_NONE,
-            encoding="utf-8",
-            lineterminator="\n",
-        )
+    texts = column.cast(pl.String).fill_null("").str.replace_all(BREAKS, " ")
+    quoted = texts.str.starts_with('"')
+    if not quoted.any():
+        return texts
+    bare = texts.str.strip_chars_start('"')
+    quotes = "'" * int((texts.str.len_chars() - bare.str.len_chars()).max() or 0)  # type: ignore
+    return pl.select(
+        pl.lit(quotes).str.slice(0, texts.str.len_chars() - bare.str.len_chars()) + bare
+    ).to_series()

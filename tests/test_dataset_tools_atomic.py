@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 
 from dataset_tools.atomic import (
@@ -300,20 +302,19 @@ def test_atomic_path_replaces_at_the_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_half_killed_write_leaves_the_old_file_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    tmp_path: Path, error: type[BaseException]
 ) -> None:
     path = write(tmp_path, HEADER + ROWS)
     before = path.read_bytes()
 
-    def stop_half_way(frame: pd.DataFrame, file: Path, **options: object) -> None:
-        Path(file).write_text("user_id:tok")
+    def stop_half_way() -> Iterator[pl.DataFrame]:
+        yield pl.DataFrame({"user_id": ["u"], "item_id": ["i"], "rating": [1.0]})
         raise error
 
-    monkeypatch.setattr(pd.DataFrame, "to_csv", stop_half_way)
     with pytest.raises(error):
-        write_inter(path, pd.DataFrame({"user_id": ["u"], "item_id": ["i"], "rating": [1.0]}))
+        write_inter(path, stop_half_way())
     assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == [path.name]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_refuses_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from dataset_tools.problems import MAX_ERRORS
 from recbole_cdr_mm.errors import ConfigError
 
 
@@ -31,6 +32,42 @@ def name_list(value: str) -> list[str]:
 def add_data_path(parser: argparse.ArgumentParser) -> None:
     """Add the option that nearly all commands have."""
     parser.add_argument("--data_path", type=Path, required=True, help="folder of the domains")
+
+
+def add_rating_options(parser: argparse.ArgumentParser) -> None:
+    """Add what commands that read ratings can be told of which of them to keep."""
+    parser.add_argument(
+        "--k_core",
+        type=int,
+        help="keep users and items with as many ratings, of one another; default: all",
+    )
+    parser.add_argument(
+        "--duplicates",
+        help="which of several ratings of a user for an item counts: last, first, mean, or error "
+        "to allow none; default: last",
+    )
+
+
+def add_problem_options(parser: argparse.ArgumentParser) -> None:
+    """Add what commands that read raw files can be told of faults in them."""
+    parser.add_argument(
+        "--on_error", help="stop at the first faulty line, or skip such lines; default: stop"
+    )
+    parser.add_argument(
+        "--max_errors",
+        type=int,
+        help=f"with skip: faulty lines that are passed over; default: {MAX_ERRORS}",
+    )
+
+
+def print_left_out(repeated: int, outside_core: int, notes: Sequence[str]) -> None:
+    """Say what of raw ratings was not written."""
+    if repeated:
+        print(f"{repeated:,} repeated ratings of a user for an item were merged")
+    if outside_core:
+        print(f"{outside_core:,} ratings lay outside the core")
+    for note in notes:
+        print(note)
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:

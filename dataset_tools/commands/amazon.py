@@ -7,15 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from dataset_tools import amazon
-from dataset_tools.commands import add_data_path, plain_name, print_table
+from dataset_tools.commands import (
+    add_data_path,
+    add_problem_options,
+    add_rating_options,
+    plain_name,
+    print_left_out,
+    print_table,
+)
+from dataset_tools.products import FIELDS, TEMPLATE
 
 HELP = """\
-Convert raw files of Amazon's 2014 release to a domain: reviews_X_5.json.gz or ratings_X.csv, and
-meta_X.json.gz for titles and texts. Other releases are not converted yet.
+Convert Amazon's raw files of one product category to a domain. Reviews or ratings of 2014, 2018 or
+2023 are told by their content; metadata gives titles and texts. Files may be plain, gzip or zstd.
+
+| release | reviews | ratings alone | metadata |
+| 2014 | reviews_X_5.json.gz | ratings_X.csv | meta_X.json.gz |
+| 2018 | X_5.json.gz | X.csv | meta_X.json.gz |
+| 2023 | X.jsonl.gz | X.csv.gz | meta_X.jsonl.gz |
 
 example:
   python -m dataset_tools amazon --reviews=reviews_CDs_and_Vinyl_5.json.gz \\
-      --meta=meta_CDs_and_Vinyl.json.gz --dataset=amazon-cd --data_path=dataset
+      --meta=meta_CDs_and_Vinyl.json.gz --dataset=amazon-cd --data_path=dataset --k_core=5
 """
 
 
@@ -25,6 +38,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reviews", type=Path, required=True, help="the file of the ratings")
     parser.add_argument("--meta", type=Path, help="the file of the products; none: no item texts")
     parser.add_argument("--dataset", type=plain_name, required=True, help="the domain to be")
+    parser.add_argument(
+        "--release", help=f"{', '.join(amazon.RELEASES)}; default: what the content tells"
+    )
+    add_rating_options(parser)
+    parser.add_argument(
+        "--template",
+        help="parts of the text between |, each left out where a field of it is empty; fields: "
+        f"{', '.join(FIELDS)}; default: {TEMPLATE}",
+    )
+    add_problem_options(parser)
 
 
 def run(**options: Any) -> None:
@@ -32,15 +55,16 @@ def run(**options: Any) -> None:
     converted = amazon.convert(**options)
     print_table(
         [
-            ("domain", "users", "items", "ratings", "repeated", "with text", "written to"),
+            ("domain", "release", "users", "items", "ratings", "with text", "written to"),
             (
                 options["dataset"],
+                converted.release,
                 f"{converted.users:,}",
                 f"{converted.items:,}",
                 f"{converted.ratings:,}",
-                f"{converted.repeated:,}",
                 f"{converted.with_text:,}",
                 str(options["data_path"] / options["dataset"]),
             ),
         ]
     )
+    print_left_out(converted.repeated, converted.outside_core, converted.notes)

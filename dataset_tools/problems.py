@@ -1,0 +1,71 @@
+"""What is wrong with raw data: the first fault ends the command, or is counted and passed over."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
+
+ON_ERROR = ("stop", "skip")
+MAX_ERRORS = 1000
+
+
+class Problems:
+    """The faults of a command's inputs.
+
+    Args:
+        on_error: `stop` raises at the first fault; `skip` leaves the line out and goes on.
+        max_errors: With `skip`, how many faults are passed over before the command ends anyway.
+
+    Attributes:
+        counts: How often each kind of fault was passed over.
+        first: Where each kind was met first, and what it was.
+
+    Raises:
+        ConfigError: If an argument cannot be.
+    """
+
+    def __init__(self, on_error: str = "stop", max_errors: int = MAX_ERRORS) -> None:
+        if on_error not in ON_ERROR:
+            raise ConfigError(
+                f"on_error `{on_error}` is not one of {', '.join(ON_ERROR)}."
+                f"{did_you_mean(on_error, ON_ERROR)}"
+            )
+        if max_errors < 0:
+            raise ConfigError(f"max_errors must be 0 or more, not {max_errors}.")
+        self.skip = on_error == "skip"
+        self.max_errors = max_errors
+        self.counts: Counter[str] = Counter()
+        self.first: dict[str, str] = {}
+
+    def report(self, kind: str, where: str, what: str) -> None:
+        """Take note of a fault.
+
+        Args:
+            kind: What sort of fault it is, in words that are the same for all of this sort.
+            where: File, line and byte.
+            what: What is wrong there, without a full stop.
+
+        Raises:
+            DataFormatError: With `stop`, and with `skip` once there are more than `max_errors`.
+        """
+        message = f"{where}: {what}."
+        if not self.skip:
+            raise DataFormatError(
+                f"{message} Correct the file or get it again; --on_error=skip passes over faults."
+            )
+        self.counts[kind] += 1
+        self.first.setdefault(kind, message)
+        if self.counts.total() > self.max_errors:
+            kinds = ", ".join(f"{count} x {kind}" for kind, count in self.counts.most_common())
+            raise DataFormatError(
+                f"{message} That is one fault more than --max_errors={self.max_errors}: {kinds}. "
+                "Correct the file or get it again, or allow more."
+            )
+
+    def lines(self) -> list[str]:
+        """Describe what was passed over, a line for each kind, the most frequent first."""
+        return [
+            f"left out {count:,} x {kind}; the first: {self.first[kind]}"
+            for kind, count in self.counts.most_common()
+        ]

@@ -1,0 +1,338 @@
+"""Large text files, plain or packed, read once, in blocks of whole lines.
+
+A block is parsed as one by a columnar engine. Where that fails the block is halved until the faulty
+line is alone, so that a fault costs a few parses more and is named by file, line and byte, while
+sound data never passes through Python line by line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import polars as pl
+from isal import igzip_lib, isal_zlib
+from tqdm import tqdm
+
+from dataset_tools.problems import Problems
+from recbole_cdr_mm.errors import DataFormatError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+BLOCK = 8 << 20  # bytes of a block
+PIECE = 1 << 18  # bytes read at a time
+LONGEST_LINE = 64 << 20  # bytes; a longer one is no line of any data set
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+UTF8, UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+HTML = (b"<!doctype", b"<html")
+
+
+class BadRows(Exception):
+    """Rows of a block that parse but cannot be."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a line: the kind, and in words."""
+
+    kind: str
+    what: str
+
+
+class Form(Protocol):
+    """How the lines of a file are to be read."""
+
+    @property
+    def header(self) -> bool:
+        """Whether the first line names the columns."""
+
+    def parse(self, data: bytes) -> pl.DataFrame:
+        """Turn whole lines into a frame with a row for each line that is not blank.
+
+        Raises:
+            BadRows: If any of them is faulty; or an error of Polars.
+        """
+
+    def explain(self, line: bytes) -> Fault:
+        """Say of one line that does not parse what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole lines; `line` counts from 1 and `byte` from 0 in the unpacked file."""
+
+    data: bytes
+    line: int
+    byte: int
+
+    def halves(self) -> tuple[Block, Block] | None:
+        """Cut it at a line end near the middle; a single line has no halves."""
+        cut = self.data.find(b"\n", len(self.data) // 2) + 1
+        if cut in (0, len(self.data)):
+            cut = self.data.rfind(b"\n", 0, len(self.data) - 1) + 1
+        if cut == 0:
+            return None
+        first = self.data[:cut]
+        return (
+            Block(first, self.line, self.byte),
+            Block(self.data[cut:], self.line + first.count(b"\n"), self.byte + cut),
+        )
+
+    def without_first_line(self) -> Block:
+        """The lines behind the first."""
+        cut = self.data.find(b"\n") + 1 or len(self.data)
+        return Block(self.data[cut:], self.line + 1, self.byte + cut)
+
+    def lines(self) -> Iterator[Block]:
+        """Each line that is not blank, by itself and without its end."""
+        line, byte = self.line, self.byte
+        for data in self.data.split(b"\n"):
+            if data and not data.isspace():
+                yield Block(data, line, byte)
+            line, byte = line + 1, byte + len(data) + 1
+
+
+class RawFile:
+    """A text file: plain, gzip or zstd by its content, whatever its name says.
+
+    Args:
+        path: The file.
+        problems: Where faults go.
+
+    Raises:
+        DataFormatError: If the file is missing, cannot be read, is empty, an HTML page or UTF-16.
+    """
+
+    def __init__(self, path: Path, problems: Problems) -> None:
+        self.path = path
+        self.problems = problems
+        self._packed = False
+        self._fault: Fault | None = None  # what ended the file early,
+        self._end = Block(b"", 1, 0)  # and where
+        with self._open():
+            pass
+
+    def head(self, lines: int = 100) -> list[bytes]:
+        """The first lines that are not blank, to tell what the file is."""
+        found: list[bytes] = []
+        with self._open() as content:
+            for block in self._cut(content, 1 << 16):
+                found += [line.data for line in block.lines()]
+                if len(found) >= lines:
+                    break
+        return found[:lines]
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks in order, while the next one is read and unpacked on a second thread.
+
+        Raises:
+            DataFormatError: As `Problems.report` does, where a packed file is cut off or damaged.
+        """
+        with (
+            self._open() as content,
+            ThreadPoolExecutor(1) as reader,
+            tqdm(
+                total=self._size,
+                desc=self.path.name,
+                unit="B",
+                unit_scale=True,
+                disable=None,
+            ) as bar,
+        ):
+            blocks = self._cut(content, BLOCK)
+            pending = reader.submit(next, blocks, None)
+            while (block := pending.result()) is not None:
+                pending = reader.submit(next, blocks, None)
+                yield block
+                bar.update(self._raw.count - bar.n)
+        if self._fault is not None:
+            self.report(self._end, self._fault)
+
+    def frames(self, form: Form) -> Iterator[pl.DataFrame]:
+        """Rows of all sound lines; faulty ones are reported.
+
+        Yields:
+            Frames in file order.
+
+        Raises:
+            DataFormatError: As `Problems.report` does.
+        """
+        for block in self.blocks():
+            if form.header and block.line == 1:
+                block = block.without_first_line()
+            yield from self._parse(block, form)
+
+    def report(self, block: Block, fault: Fault) -> None:
+        """Report a fault of the first line of a block.
+
+        Raises:
+            DataFormatError: As `Problems.report` does.
+        """
+        self.problems.report(fault.kind, self.where(block), fault.what)
+
+    def where(self, block: Block) -> str:
+        """Name the place of the first line of a block."""
+        unpacked = " of the unpacked file" if self._packed else ""
+        return f"{self.path.name}, line {block.line}, byte {block.byte}{unpacked}"
+
+    def description(self) -> dict[str, Any]:
+        """Name, size in bytes and SHA-256 as they were read, for a manifest; after all blocks."""
+        return {
+            "name": self.path.name,
+            "bytes": self._raw.count,
+            "sha256": self._raw.digest.hexdigest(),
+        }
+
+    def _parse(self, block: Block, form: Form) -> Iterator[pl.DataFrame]:
+        """Parse a block, in halves where it has a fault."""
+        if not block.data or block.data.isspace():
+            return
+        try:
+            yield form.parse(block.data)
+            return
+        except (BadRows, pl.exceptions.PolarsError):
+            halves = block.halves()
+        if halves is None:
+            self.report(block, form.explain(block.data.rstrip(b"\r\n")))
+            return
+        for half in halves:
+            yield from self._parse(half, form)
+
+    @contextmanager
+    def _open(self) -> Iterator[Iterator[bytes]]:
+        """The unpacked content, in small pieces."""
+        try:
+            with self.path.open("rb") as raw:
+                self._size = os.fstat(raw.fileno()).st_size
+                self._raw = _HashedFile(raw)
+                file = io.BufferedReader(self._raw, PIECE)
+                magic = file.peek(4)[:4]
+                if not magic:
+                    raise DataFormatError(f"{self.path.name}: is empty. Download it again.")
+                self._packed = magic.startswith(GZIP) or magic == ZSTD
+                if magic.startswith(GZIP):
+                    yield _unpack_gzip(file)
+                elif magic == ZSTD:
+                    yield _read(zstd.open(file))  # type: ignore[arg-type]
+                else:
+                    yield _read(file)
+        except OSError as error:
+            raise DataFormatError(
+                f"{self.path}: cannot be read ({error.strerror or error}). Correct the path."
+            ) from error
+
+    def _cut(self, content: Iterator[bytes], size: int) -> Iterator[Block]:
+        """Cut the content into blocks of about `size` bytes."""
+        self._fault = None
+        line, byte, rest = 1, 0, b""
+        for number, piece in enumerate(self._pieces(content, size)):
+            if number == 0:
+                byte = self._check_begin(piece)
+                piece = piece[byte:]
+            data = rest + piece
+            end = data.rfind(b"\n") + 1
+            if end:
+                yield Block(data[:end], line, byte)
+                line += data.count(b"\n", 0, end)
+                byte += end
+            rest = data[end:]
+            if len(rest) > LONGEST_LINE:
+                raise DataFormatError(
+                    f"{self.path.name}, line {line}, byte {byte}: has no end for "
+                    f"{LONGEST_LINE >> 20} MB. Is it a text file?"
+                )
+        self._end = Block(rest, line, byte)
+        if rest and self._fault is None:
+            yield self._end
+
+    def _pieces(self, content: Iterator[bytes], size: int) -> Iterator[bytes]:
+        """The content in pieces of `size` bytes or a little more; at least one, which may be empty.
+
+        What was unpacked before a fault is given first.
+        """
+        parts: list[bytes] = []
+        total = 0
+        try:
+            for part in content:
+                parts.append(part)
+                total += len(part)
+                if total >= size:
+                    yield b"".join(parts)
+                    parts, total = [], 0
+        except EOFError:
+            self._fault = Fault("cut off", "the packed file is cut off in this line")
+        except (igzip_lib.IsalError, zstd.ZstdError) as error:  # type: ignore[misc]
+            self._fault = Fault(
+                "damaged", f"the packed file is damaged in this line or soon after ({error})"
+            )
+        yield b"".join(parts)
+
+    def _check_begin(self, data: bytes) -> int:
+        """Refuse what is no data; give the length of the byte order mark."""
+        if data.startswith(UTF16):
+            raise DataFormatError(f"{self.path.name}: is UTF-16. Convert it to UTF-8.")
+        mark = len(UTF8) if data.startswith(UTF8) else 0
+        if data[mark : mark + 1000].lstrip().lower().startswith(HTML):
+            raise DataFormatError(
+                f"{self.path.name}, line 1, byte {mark}: is an HTML page, perhaps a server's error "
+                "message, and no data. Download it again."
+            )
+        if self._fault is None and not data[mark:].strip():
+            raise DataFormatError(f"{self.path.name}: is empty. Download it again.")
+        return mark
+
+
+def _read(file: IO[bytes]) -> Iterator[bytes]:
+    """The content of a file."""
+    while part := file.read1(PIECE):  # type: ignore[attr-defined]
+        yield part
+
+
+def _unpack_gzip(file: IO[bytes]) -> Iterator[bytes]:
+    """The content of a gzip file of one or more members, up to the very byte where it is cut off.
+
+    Raises:
+        EOFError: If it is cut off, after all that can be unpacked.
+        IsalError: If it is damaged.
+    """
+    unpacker = isal_zlib.decompressobj(31)
+    while packed := file.read(PIECE):
+        while packed:
+            if unpacker.eof:
+                packed = packed.lstrip(b"\0")  # padding between and behind members is allowed
+                if not packed:
+                    break
+                unpacker = isal_zlib.decompressobj(31)
+            yield unpacker.decompress(packed)
+            packed = unpacker.unused_data
+    if not unpacker.eof:
+        raise EOFError
+
+
+class _HashedFile(io.RawIOBase):
+    """A file that counts and hashes what is read of it."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self.file = file
+        self.digest = hashlib.sha256()
+        self.count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self.file.readinto(buffer)
+        self.digest.update(memoryview(buffer)[:count])
+        self.count += count
+        return count

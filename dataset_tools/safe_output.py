@@ -1,0 +1,92 @@
+"""Files that appear whole or not at all, whatever ends the command."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from recbole_cdr_mm.errors import ConfigError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a neighbour of `path` to write to, which takes its place when all went well.
+
+    Args:
+        path: The file to be. Its folder is made where it is missing.
+
+    Yields:
+        An empty file in the same folder. After an error it is removed and `path` is as before.
+
+    Raises:
+        ConfigError: If the folder cannot be made or written to, or the disk is full.
+    """
+    with atomic_folder(path.parent, path.name) as folder:
+        (folder / path.name).touch()
+        yield folder / path.name
+
+
+@contextmanager
+def atomic_folder(folder: Path, what: str | None = None) -> Iterator[Path]:
+    """Give a hidden folder to write files to, which all move to `folder` when all went well.
+
+    They move in the order of their names, each in one step. What killed processes have left of
+    such folders is cleared away.
+
+    Args:
+        folder: Where the files shall be. It is made where it is missing.
+        what: What is written, for messages.
+
+    Yields:
+        An empty folder in `folder`. After an error it is removed and `folder` is as before.
+
+    Raises:
+        ConfigError: If the folder cannot be made or written to, or the disk is full.
+    """
+    what = what or "files"
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    temporary = folder / f".{what}.{os.getpid()}.tmp"
+    try:
+        temporary.mkdir(parents=True)
+        _clear_stale(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot write `{what}` here ({error.strerror}). "
+            "Choose another folder, or allow writing to this one."
+        ) from error
+    try:
+        yield temporary
+        files = sorted(temporary.iterdir())
+        for file in files:
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+        for file in files:
+            file.replace(folder / file.name)
+        temporary.rmdir()
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for parent in made:
+            if not any(parent.iterdir()):
+                parent.rmdir()
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise ConfigError(
+                f"{folder}: cannot write {what} ({error.strerror}). Make room, or choose "
+                "another folder. Nothing was written."
+            ) from error
+        raise
+
+
+def _clear_stale(folder: Path) -> None:
+    """Remove what processes that are no more have left."""
+    for left in folder.glob(".*.tmp"):
+        process = left.name.split(".")[-2]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
