@@ -14,18 +14,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from dataset_tools.atomic import write_inter, write_items
-from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
+from dataset_tools.domain_writer import Converted, write_domain
 from dataset_tools.problems import MAX_ERRORS, Problems
 from dataset_tools.products import TEMPLATE, Products, Template
 from dataset_tools.ratings import Rules, read_ratings
 from dataset_tools.raw_file import BadRows, Fault, RawFile
-from dataset_tools.safe_output import atomic_folder
 from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
 
 RELEASES = ("2014", "2018", "2023")
@@ -39,35 +37,6 @@ RULES = Rules(
     id_kind="an id of Amazon's: it has printable ASCII characters alone and no blank",
 )
 NEW_RULES = Rules(id_pattern=RULES.id_pattern, id_kind=RULES.id_kind, unit="ms")
-
-
-@dataclass(frozen=True)
-class Converted:
-    """What became of raw files, for the summary and the manifest.
-
-    Attributes:
-        release: 2014, 2018 or 2023; 2014 also stands for reviews of 2018, which have its form.
-        users: Users that were written.
-        items: Items that were written.
-        ratings: Ratings that were written.
-        read: Sound ratings in the file.
-        repeated: Ratings left out because the user has another one for the item.
-        outside_core: Ratings left out by `k_core`.
-        with_text: Items with a title or a text.
-        faults: Faults that were passed over, by kind.
-        notes: The same in words, with the place of the first of each kind.
-    """
-
-    release: str
-    users: int
-    items: int
-    ratings: int
-    read: int
-    repeated: int
-    outside_core: int
-    with_text: int
-    faults: dict[str, int]
-    notes: list[str]
 
 
 def convert(
@@ -107,44 +76,30 @@ def convert(
         DataFormatError: If a file is missing, cut off or malformed; names file, line and byte.
         ConfigError: If an option cannot be, or the domain cannot be written.
     """
-    describe = Template(template)
     problems = Problems(on_error, max_errors)
     file = RawFile(reviews, problems)
-    products = None if meta is None else RawFile(meta, problems)
+    describe = Template(template)
+    products = None if meta is None else Products(RawFile(meta, problems), describe)
     form = recognise(file, release)
     ratings, counts = read_ratings(file, form, duplicates=duplicates, k_core=k_core)
-    items = ratings.rated_items()
-    source = None if products is None else Products(products, items, describe)
-    with atomic_folder(data_path / dataset, dataset) as folder:
-        write_inter(folder / f"{dataset}.inter", ratings.frames())
-        if source is not None:
-            write_items(folder / f"{dataset}.item", source.frames())
-        converted = Converted(
-            release=form.release,
-            users=ratings.n_users,
-            items=len(items),
-            ratings=len(ratings),
-            **counts,
-            with_text=0 if source is None else source.with_text,
-            faults=dict(problems.counts),
-            notes=problems.lines(),
-        )
-        write_manifest(
-            folder / f"{dataset}{MANIFEST}",
-            "amazon",
-            {
-                "release": form.release,
-                "k_core": k_core,
-                "duplicates": duplicates,
-                "template": template,
-                "on_error": on_error,
-                "max_errors": max_errors,
-            },
-            [file.description(), *([] if products is None else [products.description()])],
-            {key: value for key, value in asdict(converted).items() if key != "notes"},
-            [describe_file(path) for path in sorted(folder.iterdir())],
-        )
-    return converted
+    return write_domain(
+        data_path,
+        dataset,
+        "amazon",
+        {
+            "release": form.release,
+            "k_core": k_core,
+            "duplicates": duplicates,
+            "template": template,
+            "on_error": on_error,
+            "max_errors": max_errors,
+        },
+        inputs=[file, *([] if products is None else [products.file])],
+        ratings=ratings,
+        counts=counts,
+        items=products,
+        problems=problems,
+    )
 
 
 @dataclass(frozen=True)
@@ -225,7 +180,7 @@ class CsvRatings:
             other = "2018" if self.release == "2014" else "2014"
             return Fault(
                 "columns in another order",
-                f"{row['user_id']!r} is an item and {row['item_id']!r} a user: the columns stand in "
+                f"{row['user_id']!r} is an item and {row['item_id']!r} a user: columns stand in "
                 f"the order of {other}, not of {self.release}",
             )
         return self.rules.explain(*(row[field] for field in FIELDS))

@@ -110,6 +110,24 @@ def read_items(
     return table.frame.drop_duplicates(ignore_index=True)
 
 
+def read_header(path: Path, separator: str = "\t", encoding: str = "utf-8") -> dict[str, str]:
+    """Read the types of a file's fields, by field.
+
+    Raises:
+        DataFormatError: If the file is missing or its first line is no header.
+    """
+    try:
+        with path.open(encoding=encoding) as file:
+            return _header(path.name, file.readline().rstrip("\n"), separator)
+    except FileNotFoundError as error:
+        raise DataFormatError(
+            f"{path}: there is no such file. Correct `data_path` and the name of the data set, "
+            "or convert the data first."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataFormatError(f"{path.name}, line 1: is not {encoding}.") from error
+
+
 def read_link(path: Path, fields: tuple[str, str]) -> pd.DataFrame:
     """Read which source user is which target user.
 

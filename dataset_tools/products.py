@@ -8,10 +8,11 @@ ratings.
 from __future__ import annotations
 
 import ast
+import contextlib
 import html
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from string import Formatter
 from typing import Any
@@ -85,7 +86,6 @@ class Products:
 
     Attributes:
         file: The file.
-        wanted: The rated items; each is given once, those that the file lacks at the end.
         template: How a text is made.
         read: Lines read so far.
         repeated: Lines of a product that an earlier line has.
@@ -94,7 +94,6 @@ class Products:
     """
 
     file: RawFile
-    wanted: list[str]
     template: Template
     read: int = 0
     repeated: int = 0
@@ -102,18 +101,21 @@ class Products:
     with_text: int = 0
     _rows: list[tuple[str, str, str]] = field(default_factory=list)
 
-    def frames(self) -> Iterator[pl.DataFrame]:
+    def frames(self, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Frames of `item_id`, `title` and `text`, in the order of the file.
+
+        Args:
+            wanted: The rated items; each is given once, those that the file lacks at the end.
 
         Raises:
             DataFormatError: As `Problems.report` does.
         """
-        left = dict.fromkeys(self.wanted)
-        wanted = set(self.wanted)
-        for block in self.file.blocks():
-            for line in block.lines():
+        left = dict.fromkeys(wanted)
+        every = frozenset(wanted)
+        with contextlib.closing(self.file.blocks()) as blocks:
+            for line in (line for block in blocks for line in block.lines()):
                 self.read += 1
-                row = self._describe(line, wanted)
+                row = self._describe(line, every)
                 if row is None:
                     continue
                 if row[0] not in left:
@@ -125,17 +127,17 @@ class Products:
         for item in left:
             yield from self._add((item, "", ""))
         if self._rows:
-            yield _frame(self._rows)
+            yield item_frame(self._rows)
 
     def _add(self, row: tuple[str, str, str]) -> Iterator[pl.DataFrame]:
         """Gather rows until they make a frame."""
         self.with_text += bool(row[1] or row[2])
         self._rows.append(row)
         if len(self._rows) >= PART:
-            yield _frame(self._rows)
+            yield item_frame(self._rows)
             self._rows = []
 
-    def _describe(self, line: Block, wanted: set[str]) -> tuple[str, str, str] | None:
+    def _describe(self, line: Block, wanted: Set[str]) -> tuple[str, str, str] | None:
         """Item, title and text of a line; None of one that is not wanted or was reported."""
         data = line.data.strip()
         if data.startswith(b"{'") and data.endswith(b"}"):  # slow to parse, and most have no rating
@@ -148,7 +150,7 @@ class Products:
             self.file.report(line, Fault(error.kind, str(error)))
             return None
 
-    def _row(self, product: dict[str, Any], wanted: set[str]) -> tuple[str, str, str] | None:
+    def _row(self, product: dict[str, Any], wanted: Set[str]) -> tuple[str, str, str] | None:
         item = product.get("parent_asin", product.get("asin"))
         if not isinstance(item, str) or not item:
             raise ProductError("no id", "there is no `asin` and no `parent_asin`")
@@ -276,5 +278,6 @@ def _strings(key: str, value: object) -> list[str]:
     )
 
 
-def _frame(rows: list[tuple[str, str, str]]) -> pl.DataFrame:
+def item_frame(rows: Sequence[tuple[str, str, str]]) -> pl.DataFrame:
+    """Items with their titles and texts as a frame."""
     return pl.DataFrame(rows, schema=["item_id", "title", "text"], orient="row")

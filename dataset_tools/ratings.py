@@ -6,15 +6,15 @@ A rating takes 24 bytes: row numbers of user and item, stars, and seconds. So te
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 
-from dataset_tools.raw_file import BadRows, Fault, Form, RawFile
+from dataset_tools.raw_file import BadRows, Fault
 from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
 
 DUPLICATES = ("last", "first", "mean", "error")
@@ -31,6 +31,7 @@ class Rules:
         low: Lowest rating.
         high: Highest rating.
         unit: Of the raw timestamps, a key of `UNITS`.
+        beyond: What to do where ratings go further, for messages.
         id_pattern: Regular expression that an id matches.
         id_kind: What such an id is, for messages.
     """
@@ -38,31 +39,45 @@ class Rules:
     low: float = 1.0
     high: float = 5.0
     unit: str = "s"
+    beyond: str = ""
     id_pattern: str = r"^[^\s\x00-\x1f\x7f\"](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$"
     id_kind: str = (
         "an id: it is not empty, does not begin or end with a blank, does not begin with a double "
         "quote and has no control characters"
     )
 
-    def check(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Refuse a frame with a bad row; give it with times in seconds.
+    def seconds(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The frame with its times, if it has any, in seconds."""
+        if "timestamp" not in frame.columns:
+            return frame
+        return frame.with_columns(pl.col("timestamp").cast(pl.Float64) / UNITS[self.unit])
+
+    def good(self, frame: pl.DataFrame) -> pl.Series:
+        """Which rows are ratings.
 
         Args:
-            frame: `user_id` and `item_id`, text; `rating`, float64; perhaps `timestamp`, int64 or
-                float64 in raw units.
+            frame: `user_id` and `item_id`, text; `rating`, float64; perhaps `timestamp`, seconds.
+
+        Returns:
+            A truth value for each row.
+        """
+        good = [
+            pl.col("user_id").str.contains(self.id_pattern),
+            pl.col("item_id").str.contains(self.id_pattern),
+            pl.col("rating").is_between(self.low, self.high),
+        ]
+        if "timestamp" in frame.columns:
+            good.append(pl.col("timestamp").is_between(EARLIEST, LATEST))
+        return frame.select(pl.all_horizontal(good).fill_null(False)).to_series()
+
+    def check(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Refuse a frame with a bad row; give it with times in seconds.
 
         Raises:
             BadRows: If any row is no rating.
         """
-        good = pl.all_horizontal(
-            pl.col("user_id").str.contains(self.id_pattern),
-            pl.col("item_id").str.contains(self.id_pattern),
-            pl.col("rating").is_between(self.low, self.high),
-        )
-        if "timestamp" in frame.columns:
-            frame = frame.with_columns(pl.col("timestamp").cast(pl.Float64) / UNITS[self.unit])
-            good &= pl.col("timestamp").is_between(EARLIEST, LATEST)
-        if not frame.select(good.fill_null(False).all()).item():
+        frame = self.seconds(frame)
+        if not self.good(frame).all():
             raise BadRows
         return frame
 
@@ -79,7 +94,7 @@ class Rules:
         if not self.low <= stars <= self.high:
             return Fault(
                 "rating out of range",
-                f"a rating of {stars:g} is outside {self.low:g} to {self.high:g}",
+                f"a rating of {stars:g} is outside {self.low:g} to {self.high:g}{self.beyond}",
             )
         raw = _number(time)
         if raw is None:
@@ -217,9 +232,21 @@ class Ratings:
         )
 
 
+class RatingFile(Protocol):
+    """A file that ratings can be read from: `RawFile`, or a parquet file."""
+
+    path: Path
+
+    def frames(self, form: Any) -> Iterator[pl.DataFrame]:
+        """Rows of ratings, checked, in file order."""
+
+    def second(self, form: Any, user: str, item: str) -> str:
+        """Name the place of the second rating of a user for an item."""
+
+
 def read_ratings(
-    file: RawFile,
-    form: Form,
+    file: RatingFile,
+    form: Any,
     *,
     duplicates: str = "last",
     k_core: int = 0,
@@ -251,7 +278,11 @@ def read_ratings(
     if not len(read):
         raise DataFormatError(f"{file.path.name}: has no ratings. Download it again.")
     if duplicates == "error" and (repeated := read.first_repeated()):
-        _refuse_repeated(file, form, *repeated)
+        user, item = repeated
+        raise DataFormatError(
+            f"{file.second(form, user, item)}: user {user!r} rates item {item!r} a second time. "
+            "Correct it, or take --duplicates=last, first or mean."
+        )
     once = read.without_repeated(duplicates)
     core = once.core(k_core) if k_core > 1 else once
     if not len(core):
@@ -280,22 +311,6 @@ class _Coder:
     def names(self) -> pl.Series:
         """The names by their number."""
         return self._type.categories.to_series()
-
-
-def _refuse_repeated(file: RawFile, form: Form, user: str, item: str) -> NoReturn:
-    """Name the line that rates an item a second time."""
-    seen = 0
-    for block in file.blocks():
-        for line in block.lines():
-            if user.encode() in line.data and item.encode() in line.data:
-                with contextlib.suppress(BadRows, pl.exceptions.PolarsError):
-                    seen += form.parse(line.data).row(0)[:2] == (user, item)
-                if seen == 2:
-                    raise DataFormatError(
-                        f"{file.where(line)}: user {user!r} rates item {item!r} a second time. "
-                        "Correct it, or take --duplicates=last, first or mean."
-                    )
-    raise AssertionError("a repeated rating is in the file twice")
 
 
 def _number(value: object) -> float | None:

@@ -95,14 +95,22 @@ MISTAKES = {
         "DataFormatError",
         r"The domain `pair_cd` of the pair `pair` is missing: there is no dataset/pair_cd/pair_cd\."
         r"inter\. Give the folder .* or make it with: python -m dataset_tools amazon .*"
-        r"--dataset=pair_cd --data_path=dataset$",
+        r"--dataset=pair_cd --data_path=dataset and then: python -m dataset_tools text .*$",
         bad=lambda: inter(CD).rename("elsewhere"),
     ),
     "missing demo": Mistake(
         "DataFormatError",
-        r"or make it with: python -m dataset_tools synthetic --dataset=demo --data_path=dataset$",
+        r"or make it with: python -m dataset_tools synthetic --dataset=demo --data_path=dataset and "
+        r"then: python -m dataset_tools text --data_path=dataset --dataset=demo --encoder=minilm$",
         good=lambda: write_small_pair(Path("dataset"), "demo"),
         with_=("--dataset=demo",),
+    ),
+    "missing packaged pair": Mistake(
+        "DataFormatError",
+        r"or make it with: python -m dataset_tools amazon-tasks --tasks=movie_cd --raw=DIR "
+        r"--data_path=dataset and then: python -m dataset_tools text --data_path=dataset "
+        r"--dataset=movie_cd --encoder=minilm$",
+        bad_args=("--dataset=movie_cd",),
     ),
     "unknown pair": Mistake(
         "ConfigError",

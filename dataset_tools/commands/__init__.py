@@ -1,8 +1,8 @@
 """The commands of `python -m dataset_tools`, one module each.
 
-A module has `HELP` (what `--help` says, with an example), `add_options(parser)` and `run(**options)`.
-Options that were not given are not handed on, so that a default stands once, in the function that
-does the work.
+A module has `HELP` (what `--help` says, with an example), `add_options(parser)` and
+`run(**options)`. Options that were not given are not handed on, so that a default stands once, in
+the function that does the work.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_tools.problems import MAX_ERRORS
+from dataset_tools.products import FIELDS, TEMPLATE
 from recbole_cdr_mm.errors import ConfigError
 
 
@@ -45,6 +46,15 @@ def add_rating_options(parser: argparse.ArgumentParser) -> None:
         "--duplicates",
         help="which of several ratings of a user for an item counts: last, first, mean, or error "
         "to allow none; default: last",
+    )
+
+
+def add_template_option(parser: argparse.ArgumentParser) -> None:
+    """Add how the text of a product is made."""
+    parser.add_argument(
+        "--template",
+        help="parts of the text between |, each left out where a field of it is empty; fields: "
+        f"{', '.join(FIELDS)}; default: {TEMPLATE}",
     )
 
 

@@ -11,11 +11,11 @@ from dataset_tools.commands import (
     add_data_path,
     add_problem_options,
     add_rating_options,
+    add_template_option,
     plain_name,
     print_left_out,
     print_table,
 )
-from dataset_tools.products import FIELDS, TEMPLATE
 
 HELP = """\
 Convert Amazon's raw files of one product category to a domain. Reviews or ratings of 2014, 2018 or
@@ -42,11 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--release", help=f"{', '.join(amazon.RELEASES)}; default: what the content tells"
     )
     add_rating_options(parser)
-    parser.add_argument(
-        "--template",
-        help="parts of the text between |, each left out where a field of it is empty; fields: "
-        f"{', '.join(FIELDS)}; default: {TEMPLATE}",
-    )
+    add_template_option(parser)
     add_problem_options(parser)
 
 
@@ -58,7 +54,7 @@ def run(**options: Any) -> None:
             ("domain", "release", "users", "items", "ratings", "with text", "written to"),
             (
                 options["dataset"],
-                converted.release,
+                converted.options["release"],
                 f"{converted.users:,}",
                 f"{converted.items:,}",
                 f"{converted.ratings:,}",

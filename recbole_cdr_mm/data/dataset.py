@@ -16,6 +16,7 @@ from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
+from dataset_tools.amazon_tasks import TASKS
 from dataset_tools.atomic import read_inter, read_items, read_link
 from dataset_tools.feature_store import item_texts
 from recbole_cdr_mm.data.features import DomainFeatures, FeatureKind, ItemFeatures, load_features
@@ -194,15 +195,22 @@ class PairDataset(Dataset):
         )
 
     def _missing(self, name: str, path: Path) -> str:
-        if self.dataset_name == "demo":
-            command = "python -m dataset_tools synthetic --dataset=demo"
-        else:
-            command = f"python -m dataset_tools amazon --reviews=FILE --meta=FILE --dataset={name}"
         return (
             f"The domain `{name}` of the pair `{self.dataset_name}` is missing: there is no {path}."
-            f" Give the folder that holds {name}/ with --data_path=DIR, or make it with: {command}"
-            f" --data_path={self._root}"
+            f" Give the folder that holds {name}/ with --data_path=DIR, or make it with: "
+            + " and then: ".join(self._making_commands(name))
         )
+
+    def _making_commands(self, name: str) -> list[str]:
+        """The commands that make a missing domain and the pair's text features."""
+        if self.dataset_name == "demo":
+            make = "synthetic --dataset=demo"
+        elif self.dataset_name in TASKS:
+            make = f"amazon-tasks --tasks={self.dataset_name} --raw=DIR"
+        else:
+            make = f"amazon --reviews=FILE --meta=FILE --dataset={name}"
+        making = f"python -m dataset_tools {make} --data_path={self._root}"
+        return [making, self._feature_command("text", name)]
 
     def _read_items(self, name: str, fields: Sequence[str]) -> pd.DataFrame:
         return read_items(

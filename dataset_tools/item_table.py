@@ -1,0 +1,141 @@
+"""Titles and texts of items from a table: the option `--items` of the command `csv`."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dataset_tools.delimited import (
+    PART,
+    Layout,
+    ParquetFile,
+    check_column,
+    open_table,
+    wrong_number,
+)
+from dataset_tools.feature_store import join_sentences
+from dataset_tools.problems import Problems
+from dataset_tools.products import clean_text, item_frame
+from dataset_tools.raw_file import Block, Fault, RawFile
+
+
+class ItemTable:
+    """Items of a delimited or parquet file with their titles and texts.
+
+    A value between double quotes may hold line ends.
+
+    Args:
+        path: The file.
+        problems: Where faults go.
+        layout: How it is written.
+        item: The column of items.
+        title: The column of titles, if there is one.
+        text: The columns that make the text.
+
+    Raises:
+        DataFormatError: If the file is malformed.
+        ConfigError: If it lacks a column.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        problems: Problems,
+        layout: Layout,
+        item: str,
+        title: str | None,
+        text: Sequence[str],
+    ) -> None:
+        self.file, self.names = open_table(path, problems, layout)
+        self.layout = layout
+        self.columns = [item, *([title] if title else []), *text]
+        self.has_title = title is not None
+        self.with_text = 0
+        options = ["items_id", *(["title"] if title else []), *(["text"] * len(text))]
+        for option, name in zip(options, self.columns, strict=True):
+            check_column(path, option, name, self.names)
+
+    def description(self) -> dict[str, Any]:
+        """Name, size and SHA-256, for a manifest."""
+        return self.file.description()
+
+    def frames(self, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Frames of `item_id`, `title` and `text` of the wanted items, those without a line last.
+
+        Raises:
+            DataFormatError: As `Problems.report` does.
+        """
+        left = dict.fromkeys(wanted)
+        rows: list[tuple[str, str, str]] = []
+        for item, *values in self._rows():
+            if item in left:
+                del left[item]
+                title, *texts = map(clean_text, values if self.has_title else ["", *values])
+                rows.append((item, title, join_sentences(texts)))
+                self.with_text += any(rows[-1][1:])
+            if len(rows) >= PART:
+                yield item_frame(rows)
+                rows = []
+        yield item_frame([*rows, *((item, "", "") for item in left)])
+
+    def _rows(self) -> Iterator[list[str]]:
+        """The values of `columns` of each row."""
+        if isinstance(self.file, ParquetFile):
+            for start in range(0, self.file.rows, PART):
+                part = self.file.scan.slice(start, PART).select(
+                    pl.col(name).cast(pl.String).fill_null("") for name in self.columns
+                )
+                yield from map(list, part.collect().iter_rows())
+            return
+        places = [self.names.index(name) for name in self.columns]
+        with contextlib.closing(self.file.blocks()) as blocks:
+            lines = _Lines(self.file, self.layout, blocks)
+            reader = self.layout.reader(lines)
+            if self.layout.columns is None:
+                next(reader)
+            for values in lines.records(reader):
+                if len(values) == len(self.names):
+                    yield [values[place] for place in places]
+                elif values:
+                    self.file.report(lines.first, wrong_number(values, self.names))
+
+
+class _Lines:
+    """The lines of a file for `csv.reader`, which remember where the record under way began."""
+
+    def __init__(self, file: RawFile, layout: Layout, blocks: Iterable[Block]) -> None:
+        self.file = file
+        self.layout = layout
+        self.first = Block(b"", 1, 0)
+        self.begins = True
+        self.lines = (line for block in blocks for line in block.lines())
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.lines)
+        if self.begins:
+            self.first, self.begins = line, False
+        try:
+            return self.layout.to_utf8(line.data + b"\n").decode("utf-8")
+        except UnicodeDecodeError as error:
+            fault = Fault("wrong encoding", f"is not {self.layout.encoding} ({error})")
+            self.file.report(line, fault)
+            return "\n"
+
+    def records(self, reader: Iterator[list[str]]) -> Iterator[list[str]]:
+        """Each record; `first` is its first line."""
+        while True:
+            self.begins = True
+            try:
+                yield next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                self.file.report(self.first, Fault("bad quotes", f"is no record ({error})"))

@@ -1,0 +1,138 @@
+"""Any file of ratings, delimited text or parquet, to atomic files: the command `csv`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dataset_tools.delimited import Layout, RatingTable, check_column, open_table
+from dataset_tools.domain_writer import Converted, write_domain
+from dataset_tools.item_table import ItemTable
+from dataset_tools.problems import MAX_ERRORS, Problems
+from dataset_tools.ratings import UNITS, Rules, read_ratings
+from recbole_cdr_mm.errors import ConfigError, did_you_mean
+
+
+def convert(
+    ratings: Path,
+    dataset: str,
+    data_path: Path,
+    *,
+    user: str = "user_id",
+    item: str = "item_id",
+    rating: str = "rating",
+    time: str | None = None,
+    separator: str = ",",
+    encoding: str = "utf-8",
+    columns: Sequence[str] | None = None,
+    rating_range: Sequence[float] = (1.0, 5.0),
+    time_unit: str = "s",
+    time_format: str | None = None,
+    items: Path | None = None,
+    items_id: str | None = None,
+    items_columns: Sequence[str] | None = None,
+    title: str | None = None,
+    text: Sequence[str] = (),
+    k_core: int = 0,
+    duplicates: str = "last",
+    on_error: str = "stop",
+    max_errors: int = MAX_ERRORS,
+) -> Converted:
+    """Convert a file of ratings and, perhaps, one of items.
+
+    Files may be delimited text, plain, gzip or zstd, or parquet. The domain appears whole or not at
+    all.
+
+    Args:
+        ratings: The file of the ratings.
+        dataset: The domain to be.
+        data_path: The folder of the domains.
+        user: Name of the column of users.
+        item: Name of the column of items.
+        rating: Name of the column of ratings.
+        time: Name of the column of times; by default `timestamp` where there is one.
+        separator: See `Layout`; of both files.
+        encoding: Likewise.
+        columns: Names of the columns of the ratings, where the file has no header.
+        rating_range: Lowest and highest rating.
+        time_unit: Of times that are numbers, a key of `UNITS`.
+        time_format: Of times that are dates.
+        items: The file of the items.
+        items_id: Its column of items; by default, `item`.
+        items_columns: Names of its columns, where it has no header.
+        title: Its column of titles.
+        text: Its columns that make the text, as sentences.
+        k_core: See `read_ratings`.
+        duplicates: Likewise.
+        on_error: See `Problems`.
+        max_errors: Likewise.
+
+    Returns:
+        Counts of what was read and written.
+
+    Raises:
+        ConfigError: If an option cannot be, or the domain cannot be written.
+        DataFormatError: If a file is malformed; names file, line and byte.
+    """
+    options = {key: value for key, value in locals().items() if key not in ("dataset", "data_path")}
+    low, high = _check_options(rating_range, time_unit, items, title, text)
+    problems = Problems(on_error, max_errors)
+    layout = Layout(separator, encoding, columns)
+    file, names = open_table(ratings, problems, layout)
+    if time is None and "timestamp" in names:
+        time = "timestamp"
+    fields = {"user_id": user, "item_id": item, "rating": rating}
+    fields |= {} if time is None else {"timestamp": time}
+    for option, name in zip(("user", "item", "rating", "time"), fields.values(), strict=False):
+        check_column(ratings, option, name, names)
+    rules = Rules(
+        low=low,
+        high=high,
+        unit="s" if time_format else time_unit,
+        beyond="; --rating_range says how far ratings go",
+    )
+    form = RatingTable(layout, names, fields, rules, time_format)
+    table = None
+    if items is not None:
+        table = ItemTable(
+            items,
+            problems,
+            Layout(separator, encoding, items_columns),
+            items_id or item,
+            title,
+            text,
+        )
+    kept, counts = read_ratings(file, form, duplicates=duplicates, k_core=k_core)
+    return write_domain(
+        data_path,
+        dataset,
+        "csv",
+        options,
+        inputs=[file, *([] if table is None else [table.file])],
+        ratings=kept,
+        counts=counts,
+        items=table,
+        problems=problems,
+    )
+
+
+def _check_options(
+    rating_range: Sequence[float],
+    time_unit: str,
+    items: Path | None,
+    title: str | None,
+    text: Sequence[str],
+) -> tuple[float, float]:
+    """Refuse options that cannot be; give lowest and highest rating."""
+    if len(rating_range) != 2 or not rating_range[0] < rating_range[1]:
+        raise ConfigError(f"rating_range must be the lowest and the highest, not {rating_range}.")
+    if time_unit not in UNITS:
+        raise ConfigError(
+            f"time_unit `{time_unit}` is not one of {', '.join(UNITS)}."
+            f"{did_you_mean(time_unit, UNITS)}"
+        )
+    if items is None and (title or text):
+        raise ConfigError("title and text are columns of the file of items. Give it as --items.")
+    if items is not None and not (title or text):
+        raise ConfigError("Of the file of items nothing is asked. Give --title, --text or both.")
+    return rating_range[0], rating_range[1]

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from dataset_tools.atomic import read_inter, read_items
+from dataset_tools.cli import main
+from dataset_tools.table import convert
+from recbole_cdr_mm.errors import ConfigError, DataFormatError
+
+START = 1_147_880_044
+RATINGS = [
+    ("ann", "10", 4.0, START),
+    ("ann", "20", 0.5, START + 5),
+    ("bob", "10", 5.0, START + 3),
+    ("ann", "10", 2.0, START + 9),
+]
+KEPT = [["ann", "20", 0.5, START + 5], ["bob", "10", 5.0, START + 3], ["ann", "10", 2.0, START + 9]]
+NAMES = {"user": "userId", "item": "movieId", "rating_range": (0.5, 5)}
+NO_HEADER = {
+    "columns": ["userId", "movieId", "rating", "timestamp"],
+    "separator": "::",
+    **NAMES,
+}
+
+
+def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def ratings_csv(path: Path, separator: str = ",", header: bool = True, end: str = "\n") -> Path:
+    head = separator.join(("userId", "movieId", "rating", "timestamp")) + end if header else ""
+    lines = (separator.join(map(str, row)) + end for row in RATINGS)
+    return write(path, head + "".join(lines))
+
+
+def rows(data_path: Path, name: str = "films") -> list[list[Any]]:
+    path = data_path / name / f"{name}.inter"
+    return read_inter(path, rating_range=(0.5, 5)).to_numpy().tolist()
+
+
+def test_a_csv_with_a_header(tmp_path: Path) -> None:
+    made = convert(ratings_csv(tmp_path / "r.csv"), "films", tmp_path, **NAMES)
+    assert (made.users, made.items, made.ratings, made.read, made.repeated) == (2, 2, 3, 4, 1)
+    assert rows(tmp_path) == KEPT
+    assert not (tmp_path / "films" / "films.item").exists()
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "::", "|"])
+def test_any_separator_without_a_header(tmp_path: Path, separator: str) -> None:
+    file = ratings_csv(tmp_path / "ratings.dat", separator, header=False)
+    convert(file, "films", tmp_path, **NO_HEADER | {"separator": separator})
+    assert rows(tmp_path) == KEPT
+
+
+def test_windows_line_ends_a_mark_and_gzip(tmp_path: Path) -> None:
+    plain = ratings_csv(tmp_path / "r.csv", end="\r\n")
+    packed = tmp_path / "r.csv.gz"
+    packed.write_bytes(gzip.compress(b"\xef\xbb\xbf" + plain.read_bytes()))
+    convert(packed, "films", tmp_path, **NAMES)
+    assert rows(tmp_path) == KEPT
+
+
+def test_parquet(tmp_path: Path) -> None:
+    frame = pl.DataFrame(RATINGS, schema=["userId", "movieId", "rating", "timestamp"], orient="row")
+    numbers = frame.with_columns(
+        pl.col("movieId").cast(pl.Int32),
+        pl.from_epoch("timestamp").alias("timestamp"),  # a date, as pandas writes it
+    )
+    numbers.write_parquet(tmp_path / "r.parquet")
+    items = pl.DataFrame({"movieId": [10, 30], "title": ["Up", "Not rated"]})
+    items.write_parquet(tmp_path / "i.parquet")
+    made = convert(
+        tmp_path / "r.parquet",
+        "films",
+        tmp_path,
+        **NAMES,
+        items=tmp_path / "i.parquet",
+        title="title",
+    )
+    assert rows(tmp_path) == KEPT
+    assert made.with_text == 1
+    titles = read_items(tmp_path / "films" / "films.item")["title"].tolist()
+    assert titles == ["Up", ""]
+
+
+def test_times_in_other_units_and_as_dates(tmp_path: Path) -> None:
+    head = "user_id,item_id,rating,timestamp\n"
+    for name, time, options in (
+        ("ms", f"{START}250", {"time_unit": "ms"}),
+        ("date", "2006-05-17", {"time_format": "%Y-%m-%d"}),
+        ("none", f"{START}", {}),
+    ):
+        convert(write(tmp_path / "r.csv", f"{head}u,i,3,{time}\n"), name, tmp_path, **options)
+    assert rows(tmp_path, "ms")[0][3] == START + 0.25
+    assert rows(tmp_path, "date")[0][3] == 1_147_824_000
+    assert rows(tmp_path, "none")[0][3] == START
+
+
+def test_a_file_without_times(tmp_path: Path) -> None:
+    convert(write(tmp_path / "r.csv", "user_id,item_id,rating\nu,i,3\nu,i,4\n"), "d", tmp_path)
+    assert (tmp_path / "d" / "d.inter").read_text().splitlines()[1:] == ["u\ti\t4"]
+
+
+def test_ids_may_have_blanks_quotes_and_any_script(tmp_path: Path) -> None:
+    lines = 'user_id,item_id,rating\n"Doe, Ann",Amélie 2,3\n李,a""b,4\n'
+    convert(write(tmp_path / "r.csv", lines), "d", tmp_path)
+    ids = [row[:2] for row in rows(tmp_path, "d")]
+    assert ids == [["Doe, Ann", "Amélie 2"], ["李", 'a""b']]
+
+
+ITEMS = '''movieId,title,genres,plot
+10,"Up, and ""away""","Family|Comedy","A house &amp; <b>balloons</b>
+It flies."
+20,Heat,Crime,
+40,Nobody rated this,,
+'''
+
+
+def test_items_with_quotes_and_line_ends(tmp_path: Path) -> None:
+    made = convert(
+        ratings_csv(tmp_path / "r.csv"),
+        "films",
+        tmp_path,
+        **NAMES,
+        items=write(tmp_path / "i.csv", ITEMS),
+        title="title",
+        text=["genres", "plot"],
+    )
+    assert read_items(tmp_path / "films" / "films.item").to_numpy().tolist() == [
+        ["10", 'Up, and "away"', "Family|Comedy. A house & balloons It flies."],
+        ["20", "Heat", "Crime"],
+    ]
+    assert made.with_text == 2
+
+
+def test_items_of_another_encoding_without_a_header(tmp_path: Path) -> None:
+    convert(
+        ratings_csv(tmp_path / "ratings.dat", "::", header=False),
+        "films",
+        tmp_path,
+        **NO_HEADER,
+        encoding="latin-1",
+        items=write(tmp_path / "movies.dat", "10::Amélie (2001)::Comedy\n", "latin-1"),
+        items_columns=["movieId", "title", "genres"],
+        title="title",
+        text=["genres"],
+    )
+    items = read_items(tmp_path / "films" / "films.item").to_numpy().tolist()
+    assert items == [["10", "Amélie (2001)", "Comedy"], ["20", "", ""]]
+
+
+def test_core_and_duplicates_reach_the_ratings(tmp_path: Path) -> None:
+    lines = "".join(f"{u},{i},{r}\n" for u, i, r in ["ax2", "ax4", "ay3", "bx1", "by5", "cx1"])
+    file = write(tmp_path / "r.csv", f"user_id,item_id,rating\n{lines}")
+    made = convert(file, "d", tmp_path, duplicates="mean", k_core=2)
+    assert (tmp_path / "d" / "d.inter").read_text().splitlines()[1:] == [
+        "a\tx\t3",
+        "a\ty\t3",
+        "b\tx\t1",
+        "b\ty\t5",
+    ]
+    assert (made.read, made.repeated, made.outside_core, made.ratings) == (6, 1, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("ann,10,4.0", r"r\.csv, line 6, byte 120: has 3 values, not 4: userId, movieId, rating, "),
+        ("ann,10,4.0,1,2", r"line 6, byte 120: has 5 values, not 4"),
+        ("ann,10,good,1147880044", r"line 6, byte 120: the rating 'good' is no number"),
+        ("ann,10,0,1147880044", r"a rating of 0 is outside 0\.5 to 5; --rating_range says how far"),
+        ("ann,10,nan,1147880044", r"a rating of nan is outside 0\.5 to 5"),
+        ("ann,10,4,1147880044000", r"the time 1147880044000 is in ms, not in s"),
+        ("ann,10,4,yesterday", r"the time 'yesterday' is no number"),
+        (",10,4,1147880044", r"the user '' is not an id"),
+        ("ann, 10,4,1147880044", r"the item ' 10' is not an id: .* begin or end with a blank"),
+        ('"ann,10,4,1147880044', r"line 6, byte 120: has a value whose double quotes do not close"),
+        ('ann,"a\tb",4,1147880044', r"the item 'a\\tb' is not an id"),
+    ],
+)
+def test_faulty_lines(tmp_path: Path, line: str, message: str) -> None:
+    file = ratings_csv(tmp_path / "r.csv")
+    before = file.read_bytes()
+    assert len(before) == 120
+    file.write_bytes(before + f"{line}\nbob,20,3,{START}\n".encode())
+    with pytest.raises(DataFormatError, match=message) as error:
+        convert(file, "films", tmp_path, **NAMES)
+    assert len(str(error.value).splitlines()) == 1
+    assert not (tmp_path / "films").exists()
+    made = convert(file, "films", tmp_path, **NAMES, on_error="skip")
+    assert sum(made.faults.values()) == 1
+    assert rows(tmp_path) == [*KEPT, ["bob", "20", 3.0, START]]
+
+
+def test_a_wrong_encoding_is_a_fault(tmp_path: Path) -> None:
+    file = write(tmp_path / "r.csv", "user_id,item_id,rating\nzoë,10,4\n", "latin-1")
+    with pytest.raises(DataFormatError, match=r"line 2, byte 23: is not utf-8 \(.*0xeb"):
+        convert(file, "films", tmp_path)
+    convert(file, "films", tmp_path, encoding="latin-1")
+    assert rows(tmp_path) == [["zoë", "10", 4.0]]
+
+
+def test_faulty_rows_of_parquet_are_named_by_number(tmp_path: Path) -> None:
+    frame = pl.DataFrame(RATINGS, schema=["userId", "movieId", "rating", "timestamp"], orient="row")
+    frame.write_parquet(tmp_path / "r.parquet")
+    options = {"user": "userId", "item": "movieId"}
+    with pytest.raises(DataFormatError, match=r"r\.parquet, row 2: a rating of 0\.5 is outside 1"):
+        convert(tmp_path / "r.parquet", "films", tmp_path, **options)
+    made = convert(tmp_path / "r.parquet", "films", tmp_path, **options, on_error="skip")
+    assert made.faults == {"rating out of range": 1}
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "r.parquet").read_bytes()[:-9])
+    with pytest.raises(DataFormatError, match=r"cut\.parquet: is no sound parquet file"):
+        convert(tmp_path / "cut.parquet", "films", tmp_path, **options)
+
+
+@pytest.mark.parametrize(("kind", "line"), [("r.csv", 5), ("r.parquet", 4)])
+def test_repeated_ratings_can_be_refused(tmp_path: Path, kind: str, line: int) -> None:
+    ratings_csv(tmp_path / "r.csv")
+    pl.read_csv(tmp_path / "r.csv").write_parquet(tmp_path / "r.parquet")
+    where = f"line {line}, byte 98" if kind == "r.csv" else f"row {line}"
+    with pytest.raises(DataFormatError, match=f"{kind}, {where}: user 'ann' rates item '10' a sec"):
+        convert(tmp_path / kind, "films", tmp_path, **NAMES, duplicates="error")
+
+
+def test_faulty_items_are_named_by_their_first_line(tmp_path: Path) -> None:
+    file = ratings_csv(tmp_path / "r.csv")
+    items = write(tmp_path / "i.csv", ITEMS + "20,too,few\n10,Up again,,\n")
+    options = {**NAMES, "items": items, "title": "title"}
+    with pytest.raises(DataFormatError, match=r"i\.csv, line 6, byte 144: has 3 values, not 4"):
+        convert(file, "films", tmp_path, **options)
+    assert not (tmp_path / "films").exists()
+    made = convert(file, "films", tmp_path, **options, on_error="skip")
+    assert made.faults == {"wrong number of values": 1}
+    assert json.loads((tmp_path / "films" / "films.manifest.json").read_text())["counts"][
+        "faults"
+    ] == {"wrong number of values": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"user": "userid"}, r"user: r\.csv has no column `userid`.*Did you mean `userId`\?"),
+        ({"time": "when"}, r"time: r\.csv has no column `when`"),
+        ({"separator": ""}, r"separator is empty"),
+        ({"encoding": "utf-88"}, r"encoding `utf-88` is not known"),
+        ({"rating_range": (5, 1)}, r"rating_range"),
+        ({"time_unit": "sec"}, r"time_unit `sec` is not one of s, ms, us"),
+        ({"title": "title"}, r"title and text are columns of the file of items"),
+        ({"items": "r.csv"}, r"nothing is asked"),
+        ({"duplicates": "lats"}, r"duplicates `lats` .*Did you mean `last`\?"),
+        ({"k_core": -1}, r"k_core must be 0 or more"),
+        ({"on_error": "skpi"}, r"on_error `skpi` .*Did you mean `skip`\?"),
+        ({"max_errors": -1}, r"max_errors must be 0 or more"),
+    ],
+)
+def test_refuses_options(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    file = ratings_csv(tmp_path / "r.csv")
+    if "items" in options:
+        options = {"items": tmp_path / options["items"]}
+    with pytest.raises(ConfigError, match=message):
+        convert(file, "films", tmp_path, **NAMES | options)
+    assert not (tmp_path / "films").exists()
+
+
+def test_two_files_make_a_pair_by_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = f"--data_path={tmp_path / 'data'}"
+    for name in ("films", "books"):
+        file = ratings_csv(tmp_path / f"{name}.tsv", "\t")
+        options = ["--user=userId", "--item=movieId", "--rating_range=0.5,5", "--separator=tab"]
+        main(["csv", f"--ratings={file}", f"--dataset={name}", data, *options])
+    assert "1 repeated ratings of a user for an item were merged" in capsys.readouterr().out
+    main(["pair", "--dataset=p", "--source=films", "--target=books", "--rating_range=0.5,5", data])
+    main(["check", "--dataset=p", data])
+    assert "2 users are in both domains" in capsys.readouterr().out
