@@ -11,13 +11,21 @@ from typing import Any, NoReturn
 
 from recbole_cdr_mm.errors import EXIT_CODE, ConfigError, UserError, did_you_mean
 
+INTERRUPTED = 130  # as shells have it
 PROGRAM = "python -m dataset_tools"
 
 COMMANDS = {  # each is a module of `dataset_tools.commands`
-    "amazon": "raw files of Amazon's 2014 release to a domain",
+    "download": "Amazon's raw files from their servers",
+    "amazon": "Amazon's files of 2014, 2018 or 2023 to a domain",
+    "amazon-tasks": "the domains of the paper's three tasks, checked against its Table 1",
+    "csv": "any other file of ratings, delimited or parquet, to a domain",
     "synthetic": "a made-up pair of domains",
     "text": "item texts to text features",
     "image": "Amazon's image features of the 2014 release to those of a domain",
+    "pair": "two domains to a pair",
+    "sample": "a large pair to a smaller one like it",
+    "check": "everything that is wrong with a domain, a pair or their features",
+    "stats": "what a domain or a pair holds, and whether the pair is worth it",
 }
 
 
@@ -33,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(EXIT_CODE)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -8,14 +8,15 @@ from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from dataset_tools.atomic import atomic_path, write_inter, write_items
+from dataset_tools.atomic import write_inter, write_items
 from dataset_tools.feature_store import content_hash, item_texts, write_store
+from dataset_tools.pair import write_pair_file
 from recbole_cdr_mm.errors import ConfigError, did_you_mean
 
 LOW, HIGH = 1.0, 5.0
 FEATURE_NOISE = 0.5
+MANY = 1 << 26  # users times items; above it their weights are not laid out for each pair of them
 DEVIATES = [NormalDist().inv_cdf((step + 0.5) / 200) for step in range(200)]
 FIRST_DAY, DAYS, DAY = 1_104_537_600, 3000, 86_400  # 2005 to early 2013, as Amazon's times
 
@@ -259,7 +260,9 @@ def make_pair(
             "rating": observe(exact, rng.standard_normal(len(user))),
             "timestamp": (FIRST_DAY + DAY * days).astype(np.float64),
         }
-        expected = np.mean([observe(exact, deviate) for deviate in DEVIATES], axis=0)
+        expected = np.zeros(len(user))
+        for deviate in DEVIATES:
+            expected += observe(exact, deviate) / len(DEVIATES)
         return pd.DataFrame(columns), expected
 
     in_source = np.arange(n_users) < n_overlapped + n_source_only
@@ -313,9 +316,7 @@ def write_pair(pair: SyntheticPair, data_path: Path, name: str) -> tuple[str, st
     ):
         write_inter(data_path / domain / f"{domain}.inter", inter)
         write_items(data_path / domain / f"{domain}.item", items)
-    with atomic_path(data_path / name / f"{name}.yaml") as file:
-        names = {"source_dataset": source, "target_dataset": target}
-        file.write_text(yaml.safe_dump(names, sort_keys=False), encoding="utf-8")
+    write_pair_file(data_path, name, source, target)
     return source, target
 
 
@@ -507,12 +508,18 @@ def _choose(
     """Draw which user rates which items, each at most once: rows of users and of items.
 
     The items with the highest log-weight plus Gumbel noise are a weighted draw without putting
-    back.
+    back. Where users and items are many, the same draw is made by putting back and drawing again.
     """
     ranks = rng.permutation(len(items.groups)) + 1
     popularity = -world.popularity * np.log(ranks)
     weights = np.log([[own_group, 1 - own_group], [1 - own_group, own_group]])
     by_group = popularity + weights[:, items.groups]  # (2, I)
+    if int(present.sum()) * len(ranks) > MANY:
+        many = np.flatnonzero(present)
+        factors = np.exp(world.activity * rng.standard_normal(len(many)))
+        counts = np.rint(ratings_per_user * factors).clip(1, len(ranks)).astype(np.int64)
+        owners, items_of = _draw_again(rng, np.exp(by_group), groups[many], counts)
+        return many[owners], items_of
     users, chosen = [], []
     for user in np.flatnonzero(present):
         factor = np.exp(world.activity * rng.standard_normal())
@@ -521,3 +528,33 @@ def _choose(
         chosen.append(np.sort(np.argsort(-keys, kind="stable")[:count]))
         users.append(np.full(count, user))
     return np.concatenate(users), np.concatenate(chosen)
+
+
+def _draw_again(
+    rng: np.random.Generator, weights: np.ndarray, groups: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw each user's items by weight, and again for those that the user has already.
+
+    Args:
+        rng: Draws.
+        weights: Of each item for each group (2, I).
+        groups: Of each user (U,).
+        counts: Different items of each user (U,).
+
+    Returns:
+        Users and items (N,), sorted.
+    """
+    ends = np.cumsum(weights, axis=1)  # (2, I)
+    n_items = weights.shape[1]
+    drawn = np.empty(0, dtype=np.int64)
+    missing = counts
+    while missing.any():
+        owner = np.repeat(np.arange(len(counts)), missing)
+        point = rng.random(len(owner)) * ends[groups[owner], -1]
+        item = np.empty(len(owner), dtype=np.int64)
+        for group in (0, 1):
+            own = groups[owner] == group
+            item[own] = np.searchsorted(ends[group], point[own], side="right")
+        drawn = np.union1d(drawn, owner * n_items + item.clip(max=n_items - 1))
+        missing = counts - np.bincount(drawn // n_items, minlength=len(counts))
+    return drawn // n_items, drawn % n_items

@@ -96,8 +96,7 @@ def test_general_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> 
     [
         (
             ["txet"],
-            "unknown command `txet`; there are amazon, synthetic, text, image. "
-            "Did you mean `text`?",
+            f"unknown command `txet`; there are {', '.join(COMMANDS)}. Did you mean `text`?",
         ),
         ([], "the following arguments are required: COMMAND"),
         (
@@ -105,7 +104,7 @@ def test_general_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> 
             "unknown option `--datset`. Did you mean `--dataset`? "
             "See `python -m dataset_tools text --help`.",
         ),
-        (["text", "--dataset=x"], "arguments are required: --data_path, --encoder"),
+        (["text", "--dataset=x"], "arguments are required: --data_path"),
         (["text", "--data=x"], "unknown option `--data`. Did you mean"),
         (["synthetic", "--dataset=d", "--data_path=.", "--seed=x"], "--seed: invalid int value"),
         (["synthetic", "--dataset=d", "--data_path=.", "more"], "unrecognized arguments: more"),

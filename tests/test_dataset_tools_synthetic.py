@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dataset_tools import synthetic
 from dataset_tools.atomic import read_inter, read_items
 from dataset_tools.feature_store import content_hash, item_texts, read_store
 from dataset_tools.synthetic import (
@@ -282,3 +283,43 @@ def test_refuses_an_overlap_that_is_no_share(tmp_path: Path, overlap: float) -> 
     with pytest.raises(ConfigError, match="overlap must be above 0 and at most 1"):
         make_dataset(tmp_path, "demo", overlap=overlap)
     assert make_dataset(tmp_path, "demo", users=20, items=20, overlap=1.0).n_overlapped == 20
+
+
+def test_large_pairs_are_drawn_as_small_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of drawing give the same shares; with half of all items drawn, order matters."""
+    options = dict(n_overlapped=600, n_source_items=40, source_ratings_per_user=20, seed=3)
+    few = make_pair("demo", **options)
+    monkeypatch.setattr(synthetic, "MANY", 0)
+    many = make_pair("demo", **options)
+    assert not many.source_inter.duplicated(["user_id", "item_id"]).any()
+    own, popular, activity = [], [], []
+    for pair in (few, many):
+        inter = pair.source_inter
+        group_of_item = dict(
+            zip(pair.source_items["item_id"], pair.source_item_groups, strict=True)
+        )
+        group_of_user = dict(zip(pair.users, pair.groups, strict=True))
+        same = inter["user_id"].map(group_of_user) == inter["item_id"].map(group_of_item)
+        own.append(same.mean())
+        counts = inter["item_id"].value_counts()
+        popular.append(counts.to_numpy()[:5] / 800)
+        activity.append(inter["user_id"].value_counts().quantile([0.1, 0.5, 0.9]).to_numpy())
+    # Which items are popular differs between the pairs; how popular they are, and all else, not.
+    assert own[0] == pytest.approx(own[1], abs=0.04)
+    assert popular[0] == pytest.approx(popular[1], abs=0.08)
+    assert activity[0] == pytest.approx(activity[1], rel=0.1)
+
+
+def test_drawing_again_is_a_weighted_draw_without_putting_back(rng: np.random.Generator) -> None:
+    weights = np.array([[4.0, 2.0, 1.0, 1.0], [1.0, 1.0, 1.0, 5.0]])
+    groups = np.repeat([0, 1], 20_000)
+    users, items = synthetic._draw_again(rng, weights, groups, np.full(40_000, 2))
+    assert (np.bincount(users) == 2).all()
+    for group in (0, 1):
+        share = weights[group] / weights[group].sum()
+        # first, or second behind another one
+        expected = share + [
+            sum(share[j] * share[i] / (1 - share[j]) for j in range(4) if j != i) for i in range(4)
+        ]
+        drawn = np.bincount(items[groups[users] == group], minlength=4) / 20_000
+        assert drawn == pytest.approx(expected, abs=0.015)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recbole_cdr_mm.layers.biases import Biases, fit_biases
+from dataset_tools.biases import Biases
 from recbole_cdr_mm.layers.bridge import MetaNetwork, apply_bridge
 from recbole_cdr_mm.layers.calibration import fit_calibrated_floor
 from recbole_cdr_mm.layers.characteristic_encoder import CharacteristicEncoder, ragged_softmax
@@ -51,56 +51,18 @@ def ratings(rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int
     return user[kept], item[kept], rng.integers(2, 11, kept.sum()) / 2
 
 
-def biases_by_hand(
-    user: NDArray[np.int64],
-    item: NDArray[np.int64],
-    rating: Floats,
-    rounds: int,
-    a: float,
-    b: float,
-) -> tuple[float, Floats, Floats]:
-    mean, of_user, of_item = rating.mean(), np.zeros(8), np.zeros(6)
-    for _ in range(rounds):
-        for i in set(item):
-            rows = item == i
-            of_item[i] = (rating - mean - of_user[user])[rows].sum() / (rows.sum() + a)
-        for u in set(user):
-            rows = user == u
-            of_user[u] = (rating - mean - of_item[item])[rows].sum() / (rows.sum() + b)
-    return mean, of_user, of_item
-
-
-def fit(user: Floats, item: Floats, rating: Floats, rounds: int, a: float, b: float) -> Biases:
-    return fit_biases(
-        torch.from_numpy(user),
-        torch.from_numpy(item),
-        tensor(rating),
-        n_users=8,
-        n_items=6,
-        rounds=rounds,
-        item_shrinkage=a,
-        user_shrinkage=b,
-    )
-
-
-@pytest.mark.parametrize(("rounds", "a", "b"), [(1, 3.0, 5.0), (10, 3.0, 5.0), (10, 0.0, 0.0)])
-def test_biases(ratings: tuple[Floats, ...], rounds: int, a: float, b: float) -> None:
-    found = fit(*ratings, rounds, a, b)
-    mean, user, item = biases_by_hand(*ratings, rounds, a, b)  # type: ignore[arg-type]
-    np.testing.assert_allclose(found.mean, mean, rtol=1e-12)
-    np.testing.assert_allclose(found.user, user, atol=1e-12)
-    np.testing.assert_allclose(found.item, item, atol=1e-12)
-    assert found.user[3] == found.item[2] == 0
-    assert found.user.abs().max() > 0.1
-
-
 def test_calibrated_floor(rng: np.random.Generator, ratings: tuple[Floats, ...]) -> None:
     user, item, rating = ratings
     fold = np.array([2, 0, 1, 0, 1, 0, 1, 2])  # users 0 and 7 are in none
     source_bias = rng.standard_normal(8)
 
-    def biases_of(rows: NDArray[np.bool_]) -> Biases:
-        return fit(user[rows], item[rows], rating[rows], 4, 3.0, 5.0)
+    def biases_of(rows: NDArray[np.bool_]) -> tuple[float, Floats]:
+        mean = rating[rows].mean()
+        return mean, np.bincount(item[rows], rating[rows] - mean, 6)
+
+    def fit_target(rows: Tensor) -> Biases[Tensor]:
+        mean, of_item = biases_of(rows.numpy())
+        return Biases(mean, torch.empty(0), torch.from_numpy(of_item))
 
     floor = fit_calibrated_floor(
         torch.from_numpy(user),
@@ -109,11 +71,11 @@ def test_calibrated_floor(rng: np.random.Generator, ratings: tuple[Floats, ...])
         fold=torch.from_numpy(fold),
         n_folds=2,
         source_bias=torch.from_numpy(source_bias),
-        fit_target=lambda rows: biases_of(rows.numpy()),
+        fit_target=fit_target,
     )
     base = []
     for f in (0, 1, 9):  # without the rows of fold 0, of fold 1, and of nobody
-        mean, _, of_item = biases_by_hand(*(part[fold[user] != f] for part in ratings), 4, 3.0, 5.0)
+        mean, of_item = biases_of(fold[user] != f)
         base.append(mean + of_item)
     rows = [n for n in range(len(user)) if fold[user[n]] < 2]
     design = np.array([[1, base[fold[user[n]]][item[n]], source_bias[user[n]]] for n in rows])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recbole_cdr_mm.layers.biases import Biases
+from dataset_tools.biases import Biases
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def fit_calibrated_floor(
     fold: Tensor,
     n_folds: int,
     source_bias: Tensor,
-    fit_target: Callable[[Tensor], Biases],
+    fit_target: Callable[[Tensor], Biases[Tensor]],
 ) -> CalibratedFloor:
     """Fit a, b and c by least squares on users that are cold in the statistics they are rated with.
 
@@ -60,5 +60,5 @@ def fit_calibrated_floor(
     return CalibratedFloor(a + b * base, c * source_bias, (a, b, c))
 
 
-def _item_base(biases: Biases) -> Tensor:
+def _item_base(biases: Biases[Tensor]) -> Tensor:
     return biases.mean + biases.item

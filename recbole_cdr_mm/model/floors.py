@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dataset_tools.biases import Biases, fit_biases
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.pair import Pair, Ratings
-from recbole_cdr_mm.layers.biases import Biases, fit_biases
 from recbole_cdr_mm.layers.calibration import CalibratedFloor, fit_calibrated_floor
 
 
-def fit_domain_biases(ratings: Ratings, pair: Pair, config: Mapping[str, Any]) -> Biases:
+def fit_domain_biases(ratings: Ratings, pair: Pair, config: Mapping[str, Any]) -> Biases[Tensor]:
     """Fit one domain's regularised biases.
 
     Args:
@@ -22,16 +22,17 @@ def fit_domain_biases(ratings: Ratings, pair: Pair, config: Mapping[str, Any]) -
         pair: Gives the lengths of the biases, (U,) and (I,).
         config: Gives bias_rounds, item_shrinkage and user_shrinkage.
     """
-    return fit_biases(
-        torch.from_numpy(ratings.user),
-        torch.from_numpy(ratings.item),
-        torch.from_numpy(ratings.rating),
+    biases = fit_biases(
+        ratings.user,
+        ratings.item,
+        ratings.rating,
         n_users=pair.n_users,
         n_items=pair.n_items,
         rounds=config["bias_rounds"],
         item_shrinkage=config["item_shrinkage"],
         user_shrinkage=config["user_shrinkage"],
     )
+    return Biases(biases.mean, torch.from_numpy(biases.user), torch.from_numpy(biases.item))
 
 
 def fit_floor(

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dataset_tools.biases import fit_biases
 from recbole_cdr_mm.data.dataset import PairDataset
-from recbole_cdr_mm.layers.biases import fit_biases
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
 from recbole_cdr_mm.stage import Stage
 
@@ -33,18 +33,18 @@ class ItemMean(CrossDomainRecommender):
         """One stage in closed form."""
 
         def fit() -> None:
-            rows = self.columns(dataset.split.train)
+            train = dataset.split.train
             biases = fit_biases(
-                rows[self.USER_ID],
-                rows[self.ITEM_ID],
-                rows[self.RATING],
+                train.user,
+                train.item,
+                train.rating,
                 n_users=self.n_users,
                 n_items=self.n_items,
                 rounds=1,
                 item_shrinkage=self.config["item_shrinkage"],
                 user_shrinkage=0.0,
             )
-            self.item_mean.copy_(biases.mean + biases.item)
+            self.item_mean.copy_(torch.from_numpy(biases.mean + biases.item))
 
         return [Stage(self.final_stage, prepare=fit, validate=validate)]
 

@@ -1,0 +1,100 @@
+"""The domains that a command works on, and their items."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import yaml
+
+from dataset_tools.atomic import read_items
+from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
+
+
+def domains_of(data_path: Path, dataset: str) -> list[str]:
+    """Find the domains of a data set: both of a pair, or the domain itself.
+
+    Args:
+        data_path: The folder of the domains; `<data_path>/<pair>/<pair>.yaml` names a pair's two.
+        dataset: A pair, there or packaged, or a domain.
+
+    Returns:
+        The names of the domains, the source domain of a pair first.
+
+    Raises:
+        ConfigError: If the pair's YAML is malformed.
+        DataFormatError: If a domain is not there.
+    """
+    name = Path(dataset, f"{dataset}.yaml")
+    packaged = resources.files("recbole_cdr_mm.properties").joinpath("dataset", name.name)
+    for file in (data_path / name, packaged):
+        if file.is_file():
+            domains = _pair(name.name, file.read_text(encoding="utf-8"))
+            break
+    else:
+        domains = [dataset]
+    for domain in domains:
+        if not (data_path / domain / f"{domain}.inter").is_file():
+            there = sorted(path.parent.name for path in data_path.glob("*/*.inter"))
+            raise DataFormatError(
+                f"{data_path}: there is no {domain}/{domain}.inter.{did_you_mean(domain, there)} "
+                "Correct --data_path and --dataset, or convert the data first."
+            )
+    return domains
+
+
+def items_of(data_path: Path, domain: str) -> set[str]:
+    """Find all items of a domain, rated or described.
+
+    Args:
+        data_path: The folder of the domains.
+        domain: The domain.
+
+    Returns:
+        The items.
+
+    Raises:
+        DataFormatError: If a file is malformed.
+    """
+    paths = [data_path / domain / f"{domain}.{end}" for end in ("inter", "item")]
+    return {
+        item for path in paths if path.is_file() for item in read_items(path, fields=())["item_id"]
+    }
+
+
+def refuse_pair(data_path: Path, dataset: str, why: str, option: str) -> None:
+    """Refuse a pair where each domain needs a file or folder of its own.
+
+    Args:
+        data_path: The folder of the domains.
+        dataset: What should be a domain.
+        why: What the file or folder has.
+        option: The option that names it, for the commands to run instead.
+
+    Raises:
+        ConfigError: If it is a pair.
+        DataFormatError: If a domain is not there.
+    """
+    domains = domains_of(data_path, dataset)
+    if domains == [dataset]:
+        return
+    commands = " and ".join(
+        f"`python -m dataset_tools image {option} --dataset={domain} --data_path={data_path}`"
+        for domain in domains
+    )
+    raise ConfigError(
+        f"dataset `{dataset}` is a pair, but {why}. Give its domains one at a time, each with its "
+        f"own: {commands}."
+    )
+
+
+def _pair(name: str, content: str) -> list[str]:
+    """Read the two domains of a pair's YAML."""
+    try:
+        pair = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: is no YAML ({error}).") from error
+    keys = ("source_dataset", "target_dataset")
+    if not isinstance(pair, dict) or not all(isinstance(pair.get(key), str) for key in keys):
+        raise ConfigError(f"{name}: a pair needs `source_dataset` and `target_dataset`.")
+    return [pair[key] for key in keys]
