@@ -11,6 +11,7 @@ A review's text is never read: it would tell test ratings.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -203,7 +204,7 @@ def recognise(file: RawFile, release: str | None = None) -> JsonReviews | CsvRat
             f"{did_you_mean(release, RELEASES)}"
         )
     head = file.head()
-    if head[0].lstrip().startswith(b"{"):
+    if 2 * sum(line.lstrip().startswith(b"{") for line in head) >= len(head):
         form: JsonReviews | CsvRatings | None = _json_form(head, release)
     elif b"parent_asin" in head[0] or release == "2023":
         form = _headed_form(head[0])
@@ -222,20 +223,22 @@ def recognise(file: RawFile, release: str | None = None) -> JsonReviews | CsvRat
 
 
 def _json_form(head: list[bytes], release: str | None) -> JsonReviews | None:
-    """The form of JSON lines: by the fields of the first that is sound."""
+    """The form of JSON lines: by the fields of those that are sound."""
     reviews = []
     for line in head:
-        try:
+        with contextlib.suppress(ValueError, RecursionError):
             reviews.append(json.loads(line))
-        except ValueError:
-            continue
+    reviews = [review for review in reviews if isinstance(review, dict)]
     if not reviews:  # none is sound; the parser will say what is wrong
         return JsonReviews(release or "2014", OLD_NAMES, RULES)
-    names = reviews[0].keys()
-    if names >= set(NEW_NAMES):
+    old, new = (
+        sum(len(review.keys() & set(names)) for review in reviews)
+        for names in (OLD_NAMES, NEW_NAMES)
+    )
+    if new > old:
         return JsonReviews("2023", NEW_NAMES, NEW_RULES)
-    if names & set(OLD_NAMES):
-        told = "2018" if "verified" in names else "2014"
+    if old:
+        told = "2018" if any("verified" in review for review in reviews) else "2014"
         return JsonReviews(told if release == "2023" else release or told, OLD_NAMES, RULES)
     return None
 

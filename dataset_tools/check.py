@@ -14,6 +14,7 @@ from dataset_tools.atomic import INTER_TYPES, read_header, read_items
 from dataset_tools.delimited import Layout, RatingTable, wrong_number
 from dataset_tools.domains import domains_of
 from dataset_tools.feature_store import (
+    ALIKE,
     FeatureStore,
     content_hash,
     item_texts,
@@ -28,7 +29,6 @@ from dataset_tools.raw_file import Fault, RawFile
 from recbole_cdr_mm.errors import DataFormatError, UserError
 
 ATOMIC = Layout(separator="\t", quoted=False)
-KINDS = ("text", "image")
 FEW_USERS = 500  # overlapped users; a tenth of them chooses, and 50 are few
 
 
@@ -89,7 +89,7 @@ def check_dataset(
         findings += _guard(f"{name}.inter", _check_ratings(domain, Rules(low=low, high=high)))
         findings += _guard(f"{name}.item", _check_items(domain))
         findings += _guard(f"{name}{MANIFEST}", _check_manifest(domain))
-        for kind in KINDS:
+        for kind in ALIKE:
             folder = (feature_path or data_path) / name
             findings += _guard(f"{name}.{kind}.npy", _check_store(domain, kind, folder))
         domains.append(domain)
@@ -266,14 +266,14 @@ def _check_pair(name: str, source: _Domain, target: _Domain) -> Iterator[Finding
         )
     else:
         yield Finding("fine", name, f"{overlapped:,} users are in both domains")
-    for kind in KINDS:
+    for kind in ALIKE:
         stores = [domain.stores.get(kind) for domain in (source, target)]
         if stores[0] is None or stores[1] is None:
             if any(stores):
                 lacking = (source if stores[0] is None else target).name
                 yield Finding("warning", name, f"{lacking} has no {kind} features, the other has")
             continue
-        for key in ("encoder", "revision_or_hash", "pooling", "dim"):
+        for key in ALIKE[kind]:
             values = [store.info[key] for store in stores if store is not None]
             if values[0] != values[1]:
                 yield Finding(

@@ -21,7 +21,7 @@ COMMANDS = {  # each is a module of `dataset_tools.commands`
     "csv": "any other file of ratings, delimited or parquet, to a domain",
     "synthetic": "a made-up pair of domains",
     "text": "item texts to text features",
-    "image": "Amazon's image features of the 2014 release to those of a domain",
+    "image": "image files, or Amazon's image features of 2014, to those of a domain",
     "pair": "two domains to a pair",
     "sample": "a large pair to a smaller one like it",
     "check": "everything that is wrong with a domain, a pair or their features",

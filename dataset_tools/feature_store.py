@@ -18,11 +18,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dataset_tools.atomic import atomic_path
-from recbole_cdr_mm.errors import DataFormatError
+from dataset_tools.safe_output import atomic_path
+from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 DTYPES = ("float16", "float32")
 INFO_KEYS = ("encoder", "revision_or_hash", "pooling", "fields", "counts", "content_hash")
+ALIKE = {  # what stores of two domains must agree in to share one space, by kind
+    "text": ("encoder", "revision_or_hash", "pooling", "dim"),
+    "image": ("encoder", "pooling", "dim"),  # Amazon's features have a file for each domain
+}
 BLOCK = 1024  # rows that are in memory at a time
 
 
@@ -33,6 +37,50 @@ class FeatureStore:
     ids: list[str]
     matrix: np.memmap
     info: dict[str, Any]
+
+
+class FeatureRows:
+    """Rows of a matrix, taken and changed in type only when they are read.
+
+    Stands for a matrix that need not fit into memory: it is read in blocks, by a slice or an array
+    of row numbers.
+
+    Args:
+        matrix: Features (I, d); may be memory-mapped.
+        rows: Which of its rows to take, int64; by default all.
+        dtype: The type to give them, of `DTYPES`; by default their own.
+
+    >>> FeatureRows(np.eye(3), np.array([2, 0]), "float16")[0:1]
+    array([[0., 0., 1.]], dtype=float16)
+    """
+
+    ndim = 2
+
+    def __init__(
+        self, matrix: np.ndarray, rows: np.ndarray | None = None, dtype: str | None = None
+    ) -> None:
+        self.matrix = matrix
+        self.rows = np.arange(len(matrix)) if rows is None else rows
+        self.dtype = np.dtype(dtype or matrix.dtype)
+        self.shape = (len(self.rows), matrix.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: slice | np.ndarray) -> np.ndarray:
+        """Read a block of rows (B, d).
+
+        Raises:
+            ConfigError: If the type cannot hold a number.
+        """
+        block = self.matrix[self.rows[part]]
+        largest = np.abs(block).max(initial=0)
+        if np.isfinite(largest) and largest > np.finfo(self.dtype).max:
+            raise ConfigError(
+                f"dtype `{self.dtype.name}` cannot hold features as large as {largest:.0f}. Take "
+                "--dtype=float32."
+            )
+        return block.astype(self.dtype)
 
 
 def advice(kind: str) -> str:
@@ -60,7 +108,7 @@ def item_texts(items: pd.DataFrame, fields: Sequence[str]) -> dict[str, str]:
     """
     columns = [items[field] for field in fields if field in items]
     texts = {
-        item: _join(" ".join(cell.split()) for cell in cells)
+        item: join_sentences(" ".join(cell.split()) for cell in cells)
         for item, *cells in zip(items.iloc[:, 0], *columns, strict=True)
     }
     return {item: text for item, text in texts.items() if text}
@@ -90,12 +138,12 @@ def content_hash(ids: Iterable[str], texts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def matrix_hash(ids: Sequence[str], matrix: np.ndarray) -> str:
+def matrix_hash(ids: Sequence[str], matrix: np.ndarray | FeatureRows) -> str:
     """Hash which item has which row, whatever the order of the rows.
 
     Args:
         ids: The item of each row, each once.
-        matrix: Features (I, d); a memory-mapped one is read in blocks.
+        matrix: Features (I, d); read in blocks.
 
     Returns:
         SHA-256 in hexadecimal over type and width and then items and rows, sorted by item, each
@@ -116,12 +164,42 @@ def matrix_hash(ids: Sequence[str], matrix: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def check_features(name: str, matrix: np.ndarray | FeatureRows) -> None:
+    """Read all features, in blocks, to see that they can be stored.
+
+    Args:
+        name: Where they are to be stored, for the error.
+        matrix: Features (I, d).
+
+    Raises:
+        ConfigError: If the type of the rows cannot hold a number.
+        DataFormatError: If a number is not finite.
+    """
+    for part in _blocks(len(matrix)):
+        _check_finite(name, matrix[part])
+
+
+def store_paths(directory: Path, name: str, kind: str) -> tuple[Path, Path, Path]:
+    """Say where a store is.
+
+    Args:
+        directory: The folder of the domain.
+        name: The domain.
+        kind: What the features are made of, `text` or `image`.
+
+    Returns:
+        The files of the matrix, of the items and of the description.
+    """
+    npy, ids, description = (directory / f"{name}.{kind}.{end}" for end in ("npy", "ids", "json"))
+    return npy, ids, description
+
+
 def write_store(
     directory: Path,
     name: str,
     kind: str,
     ids: Sequence[str],
-    matrix: np.ndarray,
+    matrix: np.ndarray | FeatureRows,
     info: dict[str, Any],
 ) -> None:
     """Write a feature store in place of the one that may be there.
@@ -134,24 +212,19 @@ def write_store(
         name: The domain.
         kind: What the features are made of, `text` or `image`.
         ids: The item of each row, each once.
-        matrix: Features, float16 or float32 (I, d), all finite; may be memory-mapped.
+        matrix: Features, float16 or float32 (I, d), all finite; read in blocks.
         info: The description, with `INFO_KEYS`; `dim` and `dtype` are added.
 
     Raises:
         DataFormatError: If ids and matrix are no valid store.
         ConfigError: If the folder cannot be written to.
     """
-    npy, lines, description = _paths(directory, name, kind)
+    npy, lines, description = store_paths(directory, name, kind)
     _check(npy.name, kind, ids, matrix)
-    if not all(np.isfinite(matrix[part]).all() for part in _blocks(len(matrix))):
-        raise DataFormatError(
-            f"{npy.name}: features are not finite. If they are float16, use `--dtype=float32`."
-        )
     info = info | {"dim": matrix.shape[1], "dtype": matrix.dtype.name}
     # The three take their places in reverse order, the description last.
     with atomic_path(description) as d, atomic_path(lines) as i, atomic_path(npy) as n:
-        with n.open("wb") as file:
-            np.save(file, np.ascontiguousarray(matrix), allow_pickle=False)
+        _write_matrix(n, npy.name, matrix)
         i.write_text("".join(f"{item}\n" for item in ids), encoding="utf-8", newline="\n")
         d.write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8", newline="\n")
         description.unlink(missing_ok=True)
@@ -172,7 +245,7 @@ def read_store(directory: Path, name: str, kind: str = "text") -> FeatureStore:
     Raises:
         DataFormatError: If a file is missing or broken, or the files do not fit each other.
     """
-    paths = _paths(directory, name, kind)
+    paths = store_paths(directory, name, kind)
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise DataFormatError(
@@ -196,16 +269,10 @@ def read_store(directory: Path, name: str, kind: str = "text") -> FeatureStore:
     return FeatureStore(ids, matrix, info)
 
 
-def _paths(directory: Path, name: str, kind: str) -> tuple[Path, Path, Path]:
-    """Matrix, items and description of a store."""
-    npy, ids, description = (directory / f"{name}.{kind}.{end}" for end in ("npy", "ids", "json"))
-    return npy, ids, description
-
-
-def _join(parts: Iterable[str]) -> str:
+def join_sentences(parts: Iterable[str]) -> str:
     """Join the parts that are not empty as sentences.
 
-    >>> _join(["Up", "", "Who flies?", "A house"])
+    >>> join_sentences(["Up", "", "Who flies?", "A house"])
     'Up. Who flies? A house'
     """
     text = ""
@@ -220,7 +287,30 @@ def _blocks(rows: int) -> Iterator[slice]:
     return (slice(start, start + BLOCK) for start in range(0, rows, BLOCK))
 
 
-def _check(name: str, kind: str, ids: Sequence[str], matrix: np.ndarray) -> None:
+def _write_matrix(path: Path, name: str, matrix: np.ndarray | FeatureRows) -> None:
+    """Write what `np.save` would, block by block."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(matrix.dtype),
+        "fortran_order": False,
+        "shape": matrix.shape,
+    }
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in _blocks(len(matrix)):
+            block = matrix[part]
+            _check_finite(name, block)
+            file.write(block.tobytes())
+
+
+def _check_finite(name: str, block: np.ndarray) -> None:
+    """Refuse numbers that are none."""
+    if not np.isfinite(block).all():
+        raise DataFormatError(
+            f"{name}: features are not finite. If they are float16, use `--dtype=float32`."
+        )
+
+
+def _check(name: str, kind: str, ids: Sequence[str], matrix: np.ndarray | FeatureRows) -> None:
     """Refuse items and features that do not fit each other."""
     if matrix.ndim != 2 or matrix.dtype.name not in DTYPES:
         raise DataFormatError(

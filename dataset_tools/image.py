@@ -1,4 +1,4 @@
-"""Amazon's image features of the 2014 release to a feature store: the command `image`.
+"""Amazon's image features of the 2014 release to a feature store: `image --features=FILE`.
 
 A file `image_features_X.b` is records back to back: the ten characters of an asin, then 4096
 float32, little-endian. It is read in blocks, for it is larger than memory.
@@ -20,9 +20,10 @@ from typing import IO, NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from dataset_tools.atomic import read_items
-from dataset_tools.feature_store import DTYPES, matrix_hash, write_store
-from dataset_tools.text import domains_of
+from dataset_tools.domains import items_of, refuse_pair
+from dataset_tools.feature_store import DTYPES, matrix_hash, store_paths, write_store
+from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
+from dataset_tools.options import check_choice
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 ENCODER = "amazon-2014"
@@ -75,10 +76,14 @@ def store_images(
         DataFormatError: If a file is missing, cut off or malformed, or has no item of the domain;
             names the record, counted from 1, and its first byte in the unpacked file.
     """
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype `{dtype}` is not one of {', '.join(DTYPES)}.")
-    _check_domain(data_path, dataset)
-    items = _items(data_path, dataset)
+    check_choice("dtype", dtype, DTYPES)
+    refuse_pair(
+        data_path,
+        dataset,
+        "a file has the images of one category",
+        "--features=image_features_X.b",
+    )
+    items = items_of(data_path, dataset)
     folder = (feature_path or data_path) / dataset
     records = _Records(features)
     with _nameless_file(folder) as rows:
@@ -99,6 +104,14 @@ def store_images(
             "content_hash": matrix_hash(ids, matrix),
         }
         write_store(folder, dataset, "image", ids, matrix, info)
+    write_manifest(
+        folder / f"{dataset}.image{MANIFEST}",
+        "image",
+        {"dataset": dataset, "dtype": dtype},
+        [describe_file(features)],
+        counts,
+        [describe_file(path) for path in store_paths(folder, dataset, "image")],
+    )
     return StoredImages(**counts, folder=folder)
 
 
@@ -236,27 +249,3 @@ def _nameless_file(folder: Path) -> Iterator[IO[bytes]]:
         ) from error
     with file:
         yield file
-
-
-def _items(data_path: Path, name: str) -> set[str]:
-    """All items of a domain, rated or described."""
-    paths = [data_path / name / f"{name}.{end}" for end in ("inter", "item")]
-    return {
-        item for path in paths if path.is_file() for item in read_items(path, fields=())["item_id"]
-    }
-
-
-def _check_domain(data_path: Path, dataset: str) -> None:
-    """Refuse a pair, for each domain has a file of its own, and a domain that is missing."""
-    domains = domains_of(data_path, dataset)
-    if domains == [dataset]:
-        return
-    commands = " and ".join(
-        f"`python -m dataset_tools image --features=image_features_X.b --dataset={domain} "
-        f"--data_path={data_path}`"
-        for domain in domains
-    )
-    raise ConfigError(
-        f"dataset `{dataset}` is a pair, but a file has the images of one category. Give its "
-        f"domains one at a time, each with its own file: {commands}."
-    )

@@ -86,7 +86,8 @@ class Rules:
         for name, value in (("user", user), ("item", item)):
             if value is None:
                 return Fault("no id", f"there is no {name}")
-            if not pl.Series([str(value)]).str.contains(self.id_pattern).item():
+            text = str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            if not pl.Series([text]).str.contains(self.id_pattern).item():
                 return Fault("bad id", f"the {name} {str(value)!r} is not {self.id_kind}")
         stars = _number(rating)
         if stars is None:
@@ -94,13 +95,13 @@ class Rules:
         if not self.low <= stars <= self.high:
             return Fault(
                 "rating out of range",
-                f"a rating of {stars:g} is outside {self.low:g} to {self.high:g}{self.beyond}",
+                f"a rating of {stars:.15g} is outside {self.low:g} to {self.high:g}{self.beyond}",
             )
         raw = _number(time)
         if raw is None:
             return Fault("bad time", f"the time {time!r} is no number")
         if not EARLIEST <= raw / UNITS[self.unit] <= LATEST:
-            return Fault("bad time", f"the time {time} {self._unit_of(raw)}")
+            return Fault("bad time", f"the time {raw:.15g} {self._unit_of(raw)}")
         return Fault("no rating", "is no rating of the expected form")
 
     def _unit_of(self, raw: float) -> str:
@@ -317,5 +318,7 @@ def _number(value: object) -> float | None:
     """Read a number; what is none becomes None."""
     try:
         return float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        return np.inf
     except (TypeError, ValueError):
         return None

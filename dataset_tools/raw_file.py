@@ -125,13 +125,22 @@ class RawFile:
             pass
 
     def head(self, lines: int = 100) -> list[bytes]:
-        """The first lines that are not blank, to tell what the file is."""
+        """The first lines that are not blank, at least one, to tell what the file is.
+
+        Raises:
+            DataFormatError: If a packed file is cut off or damaged before the first line ends.
+        """
         found: list[bytes] = []
         with self._open() as content:
             for block in self._cut(content, 1 << 16):
                 found += [line.data for line in block.lines()]
                 if len(found) >= lines:
                     break
+        if self._fault is not None and not found:
+            raise DataFormatError(
+                f"{self.where(self._end)}: {self._fault.what}. Nothing of it can be read; "
+                "download it again."
+            )
         return found[:lines]
 
     def blocks(self) -> Generator[Block, None, None]:
@@ -157,6 +166,9 @@ class RawFile:
                 pending = reader.submit(next, blocks, None)
                 yield block
                 bar.update(self._raw.count - bar.n)
+            if self._fault is not None:
+                while self._raw.read(PIECE):  # what stands behind the fault is hashed too
+                    pass
         if self._fault is not None:
             self.report(self._end, self._fault)
 
@@ -180,7 +192,8 @@ class RawFile:
         seen = 0
         for block in self.blocks():
             for line in block.lines():
-                if user.encode() in line.data and item.encode() in line.data:
+                escaped = b"\\" in line.data  # ids in JSON may be
+                if escaped or (user.encode() in line.data and item.encode() in line.data):
                     with contextlib.suppress(BadRows, pl.exceptions.PolarsError):
                         seen += form.parse(line.data).row(0)[:2] == (user, item)
                     if seen == 2:

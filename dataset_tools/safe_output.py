@@ -77,8 +77,9 @@ def atomic_folder(folder: Path, what: str | None = None) -> Iterator[Path]:
             if not any(parent.iterdir()):
                 parent.rmdir()
         if isinstance(error, OSError) and error.errno in FULL:
+            where = folder.parent if folder.suffix == ".tmp" else folder  # of a file in a folder
             raise ConfigError(
-                f"{folder}: cannot write {what} ({error.strerror}). Make room, or choose "
+                f"{where}: cannot write {what} ({error.strerror}). Make room, or choose "
                 "another folder. Nothing was written."
             ) from error
         raise

@@ -209,7 +209,7 @@ MISTAKES = {
     "images where there are none": Mistake(
         "DataFormatError",
         r"there is no pair_movie\.image\.npy .*Make the image features with: python -m"
-        r" dataset_tools image --data_path=dataset --dataset=pair_movie --features=FILE$",
+        r" dataset_tools image --data_path=dataset --dataset=pair_movie --images=DIR$",
         with_=META,
         bad_args=("--item_features=image",),
         good_args=("--item_features=text",),

@@ -59,12 +59,14 @@ def test_options_of_synthetic_reach_it(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_converts_amazon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "ratings_CD.csv").write_text("A1,B001,5.0,20\nA2,B001,4.0,20\n")
-    (tmp_path / "meta_CD.json").write_text("{'asin': 'B001', 'title': 'Heroes'}\n")
+    (tmp_path / "ratings_CD.csv").write_text(
+        "A10000000,B000000001,5.0,1300000000\nA20000000,B000000001,4.0,1300000000\n"
+    )
+    (tmp_path / "meta_CD.json").write_text("{'asin': 'B000000001', 'title': 'Heroes'}\n")
     files = [f"--reviews={tmp_path / 'ratings_CD.csv'}", f"--meta={tmp_path / 'meta_CD.json'}"]
     code, out, _ = run("amazon", *files, "--dataset=cd", f"--data_path={tmp_path}", capsys=capsys)
     assert code == 0
-    assert out.splitlines()[1].split()[:6] == ["cd", "2", "1", "2", "0", "1"]
+    assert out.splitlines()[1].split()[:6] == ["cd", "2014", "2", "1", "2", "1"]
     assert (tmp_path / "cd" / "cd.item").is_file()
 
 
@@ -77,12 +79,6 @@ def test_help_gives_an_example_that_parses(
     example = out.partition("example:\n")[2].partition("\n\n")[0].replace("\\\n", " ").split()
     assert example[:4] == ["python", "-m", "dataset_tools", command]
     assert all(option.partition("=")[0] in out for option in example[4:])
-
-
-def test_help_says_which_release_is_converted(capsys: pytest.CaptureFixture[str]) -> None:
-    out = run("amazon", "--help", capsys=capsys)[1]
-    assert "2014 release" in out
-    assert "Other releases are not converted yet" in out
 
 
 def test_general_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ import pytest
 
 from dataset_tools import feature_store
 from dataset_tools.feature_store import (
+    FeatureRows,
     advice,
+    check_features,
     content_hash,
     item_texts,
     matrix_hash,
     read_store,
     write_store,
 )
-from recbole_cdr_mm.errors import DataFormatError
+from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 INFO: dict[str, Any] = {
     "encoder": "minilm",
@@ -252,6 +255,58 @@ def test_features_are_checked_in_every_block(
         bad[row, 2] = np.nan
         with pytest.raises(DataFormatError, match="features are not finite"):
             write(tmp_path, matrix=bad)
+
+
+def test_files_are_those_of_numpy(tmp_path: Path) -> None:
+    for matrix in (MATRIX, MATRIX.astype(np.float16), MATRIX[:0]):
+        write(tmp_path, ids=IDS[: len(matrix)], matrix=matrix)
+        np.save(tmp_path / "other.npy", matrix)
+        stored = (tmp_path / "movie.text.npy").read_bytes()
+        assert stored == (tmp_path / "other.npy").read_bytes()
+
+
+@pytest.mark.parametrize("block", [1, 2, 1024])
+def test_rows_may_be_taken_and_cast_while_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(feature_store, "BLOCK", block)
+    matrix = np.float32([[1, 2], [70000, 4], [5, 6.0001]])
+    ids = ["c", "a", "c2"]
+    rows = FeatureRows(matrix, np.array([2, 0, 2]), "float16")
+    taken = matrix[[2, 0, 2]].astype(np.float16)
+    assert (len(rows), rows.shape, rows.ndim, rows.dtype) == (3, (3, 2), 2, np.float16)
+    write_store(tmp_path, "movie", "text", ids, rows, INFO)
+    np.testing.assert_array_equal(read_store(tmp_path, "movie").matrix, taken)
+    assert matrix_hash(ids, rows) == matrix_hash(ids, taken)
+
+
+def test_rows_that_half_precision_cannot_hold(tmp_path: Path) -> None:
+    write(tmp_path)
+    for number, fits in ((65504, True), (65505, False), (-65505, False), (-65504, True)):
+        matrix = np.float32([[1, 2], [3, number]])
+        check_features("movie", FeatureRows(matrix))
+        rows = FeatureRows(matrix, dtype="float16")
+        if fits:
+            check_features("movie", rows)
+            continue
+        with pytest.raises(ConfigError, match=r"`float16` cannot hold features as large as 65505"):
+            check_features("movie", rows)
+        with pytest.raises(ConfigError, match=r"Take --dtype=float32"):
+            write_store(tmp_path, "movie", "text", IDS, rows, INFO)
+        assert read_store(tmp_path, "movie").matrix.tolist() == MATRIX.tolist()
+
+
+def test_memory_does_not_grow_with_the_store(tmp_path: Path) -> None:
+    shape = (20_000, 512)  # 41 MB
+    matrix = np.memmap(tmp_path / "rows", np.float32, "w+", shape=shape)
+    rows = FeatureRows(matrix, np.arange(len(matrix))[::-1], "float16")
+    ids = [str(row) for row in range(len(matrix))]
+    tracemalloc.start()
+    check_features("movie", rows)
+    write_store(tmp_path, "movie", "text", ids, rows, INFO)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16e6
 
 
 def test_texts_of_items() -> None:

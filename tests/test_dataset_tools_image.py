@@ -14,6 +14,7 @@ import pytest
 from dataset_tools.atomic import write_inter, write_items
 from dataset_tools.cli import main
 from dataset_tools.feature_store import matrix_hash, read_store
+from dataset_tools.manifest import describe_file
 
 DIM = 4096
 RECORD_SIZE = 10 + 4 * DIM
@@ -118,10 +119,18 @@ def test_keeps_the_items_of_the_domain(
     assert sorted(os.listdir(data_path / "cd")) == [
         "cd.image.ids",
         "cd.image.json",
+        "cd.image.manifest.json",
         "cd.image.npy",
         "cd.inter",
         "cd.item",
     ]
+    manifest = json.loads((data_path / "cd" / "cd.image.manifest.json").read_text())
+    assert manifest["command"] == "image"
+    assert manifest["options"] == {"dataset": "cd", "dtype": "float32"}
+    assert manifest["inputs"] == [describe_file(file)]
+    assert manifest["counts"] == info["counts"]
+    outputs = [data_path / "cd" / f"cd.image.{end}" for end in ("npy", "ids", "json")]
+    assert manifest["outputs"] == [describe_file(path) for path in outputs]
 
 
 def test_half_precision(file: Path, data_path: Path) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 from dataset_tools import text
 from dataset_tools.commands import add_data_path, name_list, plain_name, print_table
 from dataset_tools.feature_store import DTYPES
+from dataset_tools.text_encoders import POOLINGS
 
 HELP = """\
 Encode the item texts of a domain, or of both domains of a pair, and store them beside the domain.
+A command that was killed goes on where it stopped when it is given again.
 
 example:
   python -m dataset_tools text --dataset=demo --data_path=dataset --encoder=minilm
@@ -24,13 +26,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", type=plain_name, required=True, help="a domain or a pair")
     parser.add_argument(
         "--encoder",
-        required=True,
-        help="name or folder that transformers knows; minilm (packaged, offline); lsa (no torch)",
+        help="name or folder that transformers knows; minilm (packaged, offline); lsa (no torch); "
+        f"default: {text.DEFAULT_ENCODER}",
     )
     parser.add_argument("--feature_path", type=Path, help="write to FEATURE_PATH/<domain>/ instead")
     parser.add_argument(
         "--pooling",
-        help=f"{', '.join(text.POOLINGS)} of the states of a text's tokens; default: sum",
+        help=f"{', '.join(POOLINGS)} of the states of a text's tokens; default: sum",
     )
     parser.add_argument(
         "--fields",

@@ -158,7 +158,7 @@ class PairDataset(Dataset):
         feature_path = self.config["feature_path"]
         options = {
             "text": f"--dataset={self.dataset_name} --encoder=minilm",
-            "image": f"--dataset={name} --features=FILE",
+            "image": f"--dataset={name} --images=DIR",
         }
         return f"python -m dataset_tools {kind} --data_path={self._root} {options[kind]}" + (
             f" --feature_path={feature_path}" if feature_path else ""

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dataset_tools.feature_store import (
+    ALIKE,
     FeatureStore,
     advice,
     content_hash,
@@ -148,9 +149,8 @@ def _check_alike(
     stores: Mapping[DomainName, FeatureStore], domains: Mapping[DomainName, DomainFeatures]
 ) -> None:
     first, *others = domains
-    keys = {"text": ("encoder", "revision_or_hash", "pooling", "dim"), "image": ("encoder", "dim")}
     for other in others:
-        for key in keys[domains[other].kind]:
+        for key in ALIKE[domains[other].kind]:
             one, another = stores[first].info[key], stores[other].info[key]
             if one != another:
                 raise DataFormatError(
