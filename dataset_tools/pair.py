@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dataset_tools.atomic import read_inter
 from dataset_tools.domains import domains_of
+from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
 from dataset_tools.safe_output import atomic_path
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
@@ -122,6 +123,15 @@ def make_pair(
             raise ConfigError(f"`{domain}` is a pair. Give one of its domains.")
     sizes = sizes_of(read_domains(data_path, [source, target], rating_range))
     write_pair_file(data_path, dataset, source, target, rating_range=rating_range)
+    folder = data_path / dataset
+    write_manifest(
+        folder / f"{dataset}{MANIFEST}",
+        "pair",
+        {"source": source, "target": target, "rating_range": list(rating_range)},
+        [describe_file(data_path / domain / f"{domain}.inter") for domain in (source, target)],
+        {"overlapped_users": sizes[0].overlapped},
+        [describe_file(folder / f"{dataset}.yaml")],
+    )
     return sizes
 
 

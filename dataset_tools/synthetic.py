@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from dataset_tools.atomic import write_inter, write_items
 from dataset_tools.feature_store import content_hash, item_texts, write_store
+from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
 from dataset_tools.pair import write_pair_file
+from dataset_tools.safe_output import atomic_folder
 from recbole_cdr_mm.errors import ConfigError, did_you_mean
 
 LOW, HIGH = 1.0, 5.0
@@ -295,13 +300,16 @@ def make_pair(
     )
 
 
-def write_pair(pair: SyntheticPair, data_path: Path, name: str) -> tuple[str, str]:
-    """Write both domains as atomic files, and the YAML that makes them a pair.
+def write_pair(
+    pair: SyntheticPair, data_path: Path, name: str, options: Mapping[str, Any] | None = None
+) -> tuple[str, str]:
+    """Write both domains as atomic files with manifests, and the YAML that makes them a pair.
 
     Args:
         pair: The pair.
         data_path: The folder of the domains.
         name: The pair; its domains are `<name>_movie` and `<name>_cd`.
+        options: What else than its structure and seed it was made with, for the manifests.
 
     Returns:
         The names of source and target domain.
@@ -314,8 +322,21 @@ def write_pair(pair: SyntheticPair, data_path: Path, name: str) -> tuple[str, st
         (source, pair.source_inter, pair.source_items),
         (target, pair.target_inter, pair.target_items),
     ):
-        write_inter(data_path / domain / f"{domain}.inter", inter)
-        write_items(data_path / domain / f"{domain}.item", items)
+        with atomic_folder(data_path / domain, domain) as folder:
+            write_inter(folder / f"{domain}.inter", inter)
+            write_items(folder / f"{domain}.item", items)
+            write_manifest(
+                folder / f"{domain}{MANIFEST}",
+                "synthetic",
+                {"structure": pair.structure, "seed": pair.seed, **(options or {})},
+                inputs=[],
+                counts={
+                    "users": inter["user_id"].nunique(),
+                    "items": len(items),
+                    "ratings": len(inter),
+                },
+                outputs=[describe_file(path) for path in sorted(folder.iterdir())],
+            )
     write_pair_file(data_path, name, source, target)
     return source, target
 
@@ -425,7 +446,8 @@ def make_dataset(
         integer_ratings=structure == "demo",
         seed=seed,
     )
-    write_pair(pair, data_path, dataset)
+    sizes = {"users": users, "items": items, "overlap": overlap}
+    write_pair(pair, data_path, dataset, {**sizes, "ratings_per_user": ratings_per_user})
     return pair
 
 
@@ -472,7 +494,8 @@ def _make_items(
     vectors = np.sqrt(world.genre_share) * centres[groups, genres]  # (I, k)
     vectors += np.sqrt(1 - world.genre_share) * _sphere(rng, (n_items, embedding_size))
     rows = []
-    for number, (group, genre) in enumerate(zip(groups, genres, strict=True)):
+    bar = tqdm(zip(groups, genres, strict=True), total=n_items, unit="item", disable=None)
+    for number, (group, genre) in enumerate(bar):
         title, text = _describe(rng, style, group, genre)
         silent = rng.random() < world.without_text
         rows.append(

@@ -190,7 +190,7 @@ def test_a_seed_decides_every_byte(tmp_path: Path, structure: str) -> None:
         write_pair(made, tmp_path / folder, "p")
         write_planted_features(made, tmp_path / folder, "p", 8)
     files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*.*"))
-    assert len(files) == 11
+    assert len(files) == 13
     for file in files:
         one, two, three = ((tmp_path / f / file).read_bytes() for f in ("one", "two", "three"))
         assert one == two
