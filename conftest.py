@@ -13,7 +13,7 @@ import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[1] / "shared" / "data"
 
-pytest.register_assert_rewrite("model_checks")
+pytest.register_assert_rewrite("model_checks", "raw_amazon")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -34,8 +34,8 @@ NEW_NAMES = ("user_id", "parent_asin", "rating", "timestamp")
 USER = re.compile(rb"(#oc-)?A[0-9A-Z]{7,}")
 ITEM = re.compile(rb"B[0-9A-Z]{9}|[0-9]{9}[0-9X]")
 RULES = Rules(
-    id_pattern=r"^[!#-~][!-~]*$",
-    id_kind="an id of Amazon's: it has printable ASCII characters alone and no blank",
+    id_pattern=r"^#?[0-9A-Za-z_.:-]+$",
+    id_kind="an id of Amazon's: it has letters, digits and -_.: alone",
 )
 NEW_RULES = Rules(id_pattern=RULES.id_pattern, id_kind=RULES.id_kind, unit="ms")
 

@@ -8,6 +8,7 @@ from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
 
 ON_ERROR = ("stop", "skip")
 MAX_ERRORS = 1000
+LONGEST = 400  # characters of what is said of a fault
 
 
 class Problems:
@@ -49,7 +50,8 @@ class Problems:
         Raises:
             DataFormatError: With `stop`, and with `skip` once there are more than `max_errors`.
         """
-        message = f"{where}: {what}."
+        short = what if len(what) <= LONGEST else f"{what[:LONGEST]}..."
+        message = f"{where}: {short}."
         if not self.skip:
             raise DataFormatError(
                 f"{message} Correct the file or get it again; --on_error=skip passes over faults."

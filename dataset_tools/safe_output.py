@@ -13,7 +13,7 @@ import psutil
 
 from recbole_cdr_mm.errors import ConfigError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LOST = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def atomic_folder(folder: Path, what: str | None = None) -> Iterator[Path]:
         for parent in made:
             if not any(parent.iterdir()):
                 parent.rmdir()
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in LOST:
             where = folder.parent if folder.suffix == ".tmp" else folder  # of a file in a folder
             raise ConfigError(
                 f"{where}: cannot write {what} ({error.strerror}). Make room, or choose "

@@ -1,175 +1,359 @@
+"""The command `amazon`: raw files of every release to the same domain, whole or not at all."""
+
 from __future__ import annotations
 
-import gzip
+import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+from raw_amazon import (
+    RELEASES,
+    SECRETS,
+    json_line,
+    metadata,
+    pack,
+    ratings_csv,
+    ratings_frame,
+    refusal,
+    review,
+    reviews,
+    small_blocks,
+    write,
+)
 
-from dataset_tools.amazon import clean_text, convert
+from dataset_tools import raw_file
+from dataset_tools.amazon import convert
 from dataset_tools.atomic import read_inter, read_items
+from dataset_tools.cli import main
 from recbole_cdr_mm.errors import DataFormatError
 
-
-def review(**changes: object) -> str:
-    line = {
-        "reviewerID": "A1",
-        "asin": "B001",
-        "reviewText": "never to be read",
-        "overall": 5.0,
-        "unixReviewTime": 1400000000,
-    }
-    return json.dumps({**line, **changes}) + "\n"
-
-
-REVIEWS = (
-    review()
-    + review(reviewerID="A2", overall=3.0)
-    + review(asin="B002", unixReviewTime=20, overall=1.0)
-    + review(asin="B002", unixReviewTime=30, overall=2.0)
-    + review(asin="B002", unixReviewTime=10, overall=4.0)
-)
-META = """\
-{'asin': 'B001', 'title': 'Rock &amp; Roll', 'description': '<b>Loud</b>\\tand &quot;long&quot;.', \
-'categories': [['CDs & Vinyl', 'Rock'], ['CDs & Vinyl']], 'brand': 'Umgd'}
-{'asin': 'B009', 'title': 'Nobody rated this', 'related': {'also_bought': ['B001']}}
-"""
+PACKINGS = ("plain", "gzip", "zstd")
+TITLES = [
+    'It\'s "in" \\ here',
+    "'quoted'",
+    'Say "no"',
+    "a < b, 3 > 2",
+    "\u4e2d\u6587 Caf\u00e9 \U0001f3b5",
+    "",
+    "\\n",
+]
 
 
-def write(path: Path, content: str) -> Path:
-    data = content.encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return path
-
-
-@pytest.mark.parametrize("end", ["json", "json.gz"])
-def test_converts_reviews_and_products(tmp_path: Path, end: str) -> None:
-    reviews = write(tmp_path / f"reviews_CD_5.{end}", REVIEWS)
-    meta = write(tmp_path / f"meta_CD.{end}", META)
-    converted = convert(reviews, "cd", tmp_path, meta)
-    assert vars(converted) == {"users": 2, "items": 2, "ratings": 3, "repeated": 2, "with_text": 1}
-    inter = read_inter(tmp_path / "cd" / "cd.inter", rating_range=(1, 5))
-    assert inter.to_numpy().tolist() == [
-        ["A1", "B001", 5.0, 1.4e9],
-        ["A2", "B001", 3.0, 1.4e9],
-        ["A1", "B002", 2.0, 30.0],  # the last by time, not by line
-    ]
-    items = read_items(tmp_path / "cd" / "cd.item").to_dict("records")
-    text = 'Brand: Umgd. Category: CDs & Vinyl, Rock. Loud and "long".'
-    assert items == [
-        {"item_id": "B001", "title": "Rock & Roll", "text": text},
-        {"item_id": "B002", "title": "", "text": ""},
+def every_form(ratings: pd.DataFrame, items: pd.DataFrame) -> list[tuple[str, bytes, bytes]]:
+    """Release, ratings and metadata in all forms that there are."""
+    return [
+        (release, write_ratings(ratings, release), metadata(items, release))
+        for release in RELEASES
+        for write_ratings in (reviews, ratings_csv)
     ]
 
 
-def test_converts_a_csv_of_ratings(tmp_path: Path) -> None:
-    ratings = write(tmp_path / "ratings_CD.csv", "A1,B001,5.0,20\nA1,B001,4.0,20\n\nA2,B1,1.0,3\n")
-    converted = convert(ratings, "cd", tmp_path)
-    assert (converted.ratings, converted.repeated) == (2, 1)
-    inter = (tmp_path / "cd" / "cd.inter").read_text().splitlines()
-    assert inter[1:] == ["A1\tB001\t4\t20", "A2\tB1\t1\t3"]  # of two at one time, the last line
-    assert not (tmp_path / "cd" / "cd.item").exists()
+def check_round_trip(folder: Path, ratings: pd.DataFrame, items: pd.DataFrame) -> None:
+    """Each form gives the same bytes, and the rows that it was made of."""
+    files = set()
+    for number, (release, ratings_file, meta_file) in enumerate(every_form(ratings, items)):
+        converted = convert(
+            write(folder / "r.json.gz", ratings_file, PACKINGS[number % 3]),
+            "cd",
+            folder,
+            meta=write(folder / "m.json.gz", meta_file, PACKINGS[(number + number // 3) % 3]),
+        )
+        assert converted.options["release"] == release
+        assert (converted.ratings, converted.items) == (len(ratings), ratings["item_id"].nunique())
+        assert converted.users == ratings["user_id"].nunique()
+        files.add(tuple((folder / "cd" / f"cd.{end}").read_bytes() for end in ("inter", "item")))
+    assert len(files) == 1
+    found = read_inter(folder / "cd" / "cd.inter", rating_range=(1, 5))
+    pd.testing.assert_frame_equal(found, ratings, check_dtype=False)
+    rated = items[items["item_id"].isin(ratings["item_id"])].reset_index(drop=True)
+    found = read_items(folder / "cd" / "cd.item")
+    pd.testing.assert_frame_equal(found, rated, check_dtype=False)
+    assert converted.with_text == ((rated["title"] != "") | (rated["text"] != "")).sum()
 
 
-@pytest.mark.parametrize(
-    ("name", "bad", "message"),
-    [
-        ("r.json", '{"asin": "B1"', r"r\.json, line 6: is no rating \(.*2014 release\? Others are"),
-        ("r.json", "[]\n", r"r\.json, line 6: is no rating"),
-        ("r.json", review(overall="good"), r"line 6: is no rating \(could not convert"),
-        ("r.json", review(overall=6), r"line 6: a rating of 6 is outside 1 to 5"),
-        ("r.json", review(overall=float("nan")), r"line 6: a rating of nan is outside 1 to 5"),
-        ("r.json", review(unixReviewTime=float("inf")), r"line 6: a time of inf is none"),
-        ("r.json", review(asin=""), r"line 6: user or item is empty"),
-        ("r.json", '{"asin": "B1", "rating": 5}\n', r"line 6: there is no 'reviewerID'"),
-        ("r.json.gz", "x\n", r"r\.json\.gz, line 6: is no rating"),
-    ],
-)
-def test_refuses_malformed_reviews(tmp_path: Path, name: str, bad: str, message: str) -> None:
-    with pytest.raises(DataFormatError, match=message):
-        convert(write(tmp_path / name, REVIEWS + bad), "cd", tmp_path)
-    assert not (tmp_path / "cd").exists()
+def made_domain(rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
+    ratings = ratings_frame(rng, 60, 40, 400).drop_duplicates(["user_id", "item_id"])
+    items = pd.DataFrame({"item_id": [f"B{item:09d}" for item in range(45)]})
+    items["title"] = [TITLES[number % len(TITLES)] for number in range(45)]
+    items["text"] = [" ".join(TITLES[number % 5 : number % 4 + 1]) for number in range(45)]
+    items.loc[3, ["title", "text"]] = ""
+    return ratings.reset_index(drop=True), items
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("A1,B001,5.0,20\nA1,B001,5.0\n", r"ratings\.csv, line 2: is no rating"),
-        ("B001,A1,5.0,20\n", r"line 1: .*the item stands before the user, as in the release of 20"),
-        ("user_id,parent_asin,rating,timestamp\n", r"line 1: is no rating"),
-        ("", r"ratings\.csv: has no ratings"),
-    ],
-)
-def test_refuses_a_malformed_csv(tmp_path: Path, content: str, message: str) -> None:
-    with pytest.raises(DataFormatError, match=message):
-        convert(write(tmp_path / "ratings.csv", content), "cd", tmp_path)
+@pytest.mark.parametrize("block", [999, 8 << 20])
+def test_all_releases_of_a_made_domain_give_the_same_files(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    small_blocks(monkeypatch, block)
+    check_round_trip(tmp_path, *made_domain(rng))
 
 
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        ("{'asin': 'B002', 'title': 'x'\n", r"meta\.json, line 3: is no product"),
-        ("{'asin': 'B002', 'price': __import__('os')}\n", r"line 3: is no product \(malformed"),
-        ("{'asin': 'B002', 'categories': 3}\n", r"line 3: is no product"),
-        ("{'title': 'x'}\n", r"line 3: there is no 'asin'"),
-    ],
-)
-def test_refuses_malformed_products(tmp_path: Path, bad: str, message: str) -> None:
-    reviews = write(tmp_path / "reviews.json", REVIEWS)
-    with pytest.raises(DataFormatError, match=message):
-        convert(reviews, "cd", tmp_path, write(tmp_path / "meta.json", META + bad))
-    assert not (tmp_path / "cd").exists()
+@pytest.mark.parametrize("domain", ["small_movies", "small_music", "amm_music", "abm_books"])
+def test_all_releases_of_a_real_domain_give_the_same_files(
+    shared_data: Path, tmp_path: Path, domain: str
+) -> None:
+    folder = shared_data / domain
+    ratings = read_inter(folder / f"{domain}.inter", rating_range=(1, 5))
+    if domain == "abm_books":
+        assert "timestamp" not in ratings
+        ratings["timestamp"] = 1.4e9
+    check_round_trip(tmp_path, ratings, read_items(folder / f"{domain}.item"))
 
 
-@pytest.mark.parametrize("kept", [-20, -4])
-def test_refuses_a_gzip_file_that_is_cut_off(tmp_path: Path, kept: int) -> None:
-    path = write(tmp_path / "reviews.json.gz", REVIEWS)
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(DataFormatError, match=r"reviews\.json\.gz, line \d: the file is cut off"):
-        convert(path, "cd", tmp_path)
+@pytest.mark.parametrize("name", ["r.csv.gz", "reviews.json", "x"])
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_content_tells_the_release_and_the_packing(
+    tmp_path: Path, rng: np.random.Generator, name: str, packing: str
+) -> None:
+    told = [
+        convert(write(tmp_path / name, content, packing), "cd", tmp_path).options["release"]
+        for _, content, _ in every_form(*made_domain(rng))
+    ]
+    assert told == ["2014", "2014", "2018", "2018", "2023", "2023"]
 
 
-def test_refuses_a_gzip_file_that_is_damaged(tmp_path: Path) -> None:
-    path = write(tmp_path / "reviews.json.gz", REVIEWS)
-    data = bytearray(path.read_bytes())
-    data[-8] ^= 255  # the checksum
-    path.write_bytes(data)
-    with pytest.raises(DataFormatError, match=r"line 6: is no sound gzip file \(CRC check"):
-        convert(path, "cd", tmp_path)
-    path.write_bytes(REVIEWS.encode())
-    with pytest.raises(DataFormatError, match=r"reviews\.json\.gz, line 1: is no sound gzip file"):
-        convert(path, "cd", tmp_path)
+def test_the_user_may_say_the_release_where_ids_do_not_tell(tmp_path: Path) -> None:
+    content = b"mine,yours,5,1400000000\n"
+    path = write(tmp_path / "r.csv", content)
+    for release, row in (("2014", "mine\tyours\t5"), ("2018", "yours\tmine\t5")):
+        convert(path, release, tmp_path, release=release)
+        assert row in (tmp_path / release / f"{release}.inter").read_text()
+    assert "line 1: the content does not tell the release: b'mine" in refusal(path, tmp_path)
+    assert "the content does not tell" in refusal(path, tmp_path, release="2023")
 
 
-def test_refuses_what_is_not_there_or_no_text(tmp_path: Path) -> None:
-    with pytest.raises(DataFormatError, match=r"no\.csv: cannot be read \(No such file"):
-        convert(tmp_path / "no.csv", "cd", tmp_path)
-    (tmp_path / "r.csv").write_bytes(b"A1,B001,5.0,20\n\xff,B001,5.0,20\n")
-    with pytest.raises(DataFormatError, match=r"r\.csv, line 2: is not utf-8"):
-        convert(tmp_path / "r.csv", "cd", tmp_path)
+@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("said", RELEASES)
+def test_a_release_that_disagrees_with_the_content_is_refused(
+    tmp_path: Path, rng: np.random.Generator, number: int, said: str
+) -> None:
+    ratings, items = made_domain(rng)
+    release, content, _ = every_form(ratings, items)[number]
+    path = write(tmp_path / "r", content)
+    same_form = number in (0, 2) and said in ("2014", "2018")  # reviews of 2018 look like 2014's
+    if release == said or same_form:
+        assert convert(path, "cd", tmp_path, release=said).options["release"] == said
+        return
+    message = refusal(path, tmp_path, release=said)
+    if number >= 4 or number in (0, 2):
+        assert message.startswith(f"r, line 1: is of {release}: b'")
+    elif said == "2023":  # which has a header
+        assert message.startswith("r, line 1: the content does not tell the release: b'")
+    else:  # either order can be read
+        assert message.startswith("r, line 1, byte 0: ")
+        assert f"stand in the order of {release}, not of {said}" in message
 
 
-def test_cleaning_leaves_no_half_characters() -> None:
-    assert clean_text("half \ud83d of it") == "half ? of it"
-    assert clean_text("a < b, c > d, <3") == "a < b, c > d, <3"
+def test_neither_reviews_nor_counts_of_ratings_reach_the_output(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    for release, ratings_file, meta_file in every_form(*made_domain(rng)):
+        if b"Tellsall" in ratings_file:
+            assert (b"98765" in meta_file) == (release == "2023")
+        reviews_path = write(tmp_path / "r", ratings_file)
+        template = "{title} {description}|{brand}|{features}|{categories}"
+        convert(
+            reviews_path, "cd", tmp_path, meta=write(tmp_path / "m", meta_file), template=template
+        )
+        written = b"".join(path.read_bytes() for path in sorted((tmp_path / "cd").iterdir()))
+        assert "Caf\u00e9".encode() in written
+        assert not [secret for secret in SECRETS if secret.encode() in written]
+
+
+def with_faults(lines: list[bytes], faults: dict[int, bytes]) -> bytes:
+    """Lines with a faulty one before each given place."""
+    return b"".join(faults.get(number, b"") + line for number, line in enumerate(lines))
+
+
+FAULTS = {
+    3: b"{'never': 'ends\n",
+    50: json_line(review(rating=9)),
+    51: json_line(review(rating=0)),
+    200: b'{"reviewerID": "A1"\n',
+    300: json_line(review(user_id="")),
+}
+META_FAULTS = {0: b"<p>\n", 20: b"{'asin': 'B000000001', 'title': open('x')}\n"}
+COUNTS = {"rating out of range": 2, "no JSON": 2, "bad id": 1, "no literal": 1, "code": 1}
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_skip_leaves_out_the_faulty_lines_and_counts_them(
+    tmp_path: Path,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    packing: str,
+) -> None:
+    small_blocks(monkeypatch)
+    ratings, items = made_domain(rng)
+    sound = reviews(ratings, "2014"), metadata(items, "2014")
+    faulty = (
+        with_faults(sound[0].splitlines(keepends=True), FAULTS),
+        with_faults(sound[1].splitlines(keepends=True), META_FAULTS),
+    )
+    files = []
+    for content in (sound, faulty):
+        for name, data in zip(("r.json", "m.json"), content, strict=True):
+            write(tmp_path / name, data, packing)
+        arguments = [f"--reviews={tmp_path / 'r.json'}", f"--meta={tmp_path / 'm.json'}"]
+        arguments += ["--dataset=cd", f"--data_path={tmp_path}", "--on_error=skip"]
+        main(["amazon", *arguments, "--max_errors=7"])
+        files.append([(tmp_path / "cd" / f"cd.{end}").read_bytes() for end in ("inter", "item")])
+    assert files[0] == files[1]
+    manifest = json.loads((tmp_path / "cd" / "cd.manifest.json").read_text())
+    assert manifest["counts"]["faults"] == COUNTS
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if "out of range" in line] == [
+        f"left out 2 x rating out of range; the first: r.json, line 52, byte "
+        f"{faulty[0].index(FAULTS[50])}{'' if packing == 'plain' else ' of the unpacked file'}: "
+        "a rating of 9 is outside 1 to 5."
+    ]
+    assert sum(line.startswith("left out ") for line in printed) == len(COUNTS)
+
+    for name in ("r.json", "m.json"):
+        before = {path: path.read_bytes() for path in (tmp_path / "cd").iterdir()}
+        assert sorted(path.name for path in before) == ["cd.inter", "cd.item", "cd.manifest.json"]
+        with pytest.raises(SystemExit) as stop:
+            main(["amazon", *arguments, f"--max_errors={6 if name == 'm.json' else 4}"])
+        assert stop.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"DataFormatError: {name}, line ")
+        assert "That is one fault more than --max_errors=" in error
+        assert "2 x rating out of range" in error
+        assert len(error.splitlines()) == 1
+        assert {path: path.read_bytes() for path in (tmp_path / "cd").iterdir()} == before
+
+
+def test_skip_counts_are_those_of_the_result(tmp_path: Path, rng: np.random.Generator) -> None:
+    lines = reviews(made_domain(rng)[0], "2014").splitlines(keepends=True)
+    path = write(tmp_path / "r.json", with_faults(lines, FAULTS))
+    converted = convert(path, "cd", tmp_path, on_error="skip")
+    assert converted.faults == {"rating out of range": 2, "no JSON": 2, "bad id": 1}
+    assert converted.read == len(lines)
+    message = refusal(path, tmp_path)
+    assert message.startswith("r.json, line 4, byte ")
+    assert message.endswith("Correct the file or get it again; --on_error=skip passes over faults.")
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def described(*paths: Path) -> list[dict[str, Any]]:
+    return [
+        {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths
+    ]
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_manifest_says_what_was_read_and_written(
+    tmp_path: Path, rng: np.random.Generator, packing: str
+) -> None:
+    ratings, items = made_domain(rng)
+    path = write(tmp_path / "r.json", reviews(ratings, "2018"), packing)
+    meta = write(tmp_path / "m.json", metadata(items, "2018"), packing)
+    converted = convert(path, "cd", tmp_path / "a", meta=meta, k_core=2)
+    folder = tmp_path / "a" / "cd"
+    text = (folder / "cd.manifest.json").read_text()
+    manifest = json.loads(text)
+    assert manifest["command"] == "amazon"
+    assert manifest["options"]["k_core"] == 2
+    assert manifest["options"]["release"] == "2018"
+    assert manifest["inputs"] == described(path, meta)
+    assert manifest["outputs"] == described(folder / "cd.inter", folder / "cd.item")
+    assert manifest["counts"]["ratings"] == converted.ratings < len(ratings)
+    assert str(tmp_path) not in text
+
+    convert(path, "cd", tmp_path / "b", meta=meta, k_core=2)
+    for name in ("cd.inter", "cd.item", "cd.manifest.json"):
+        assert (tmp_path / "b" / "cd" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_manifest_describes_all_of_a_damaged_file(tmp_path: Path, rng: np.random.Generator) -> None:
+    sound = pack(json_line(review()) + json_line(review(item_id="B000000002")), "gzip")
+    path = write(tmp_path / "r.json.gz", sound + b"\x1f\x8b\xff" + rng.bytes(3 * raw_file.PIECE))
+    converted = convert(path, "cd", tmp_path, on_error="skip")
+    assert (converted.faults, converted.read) == ({"damaged": 1}, 2)
+    manifest = json.loads((tmp_path / "cd" / "cd.manifest.json").read_text())
+    assert manifest["inputs"] == described(path)
+
+
+def test_a_killed_conversion_is_made_good_by_the_next(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    ratings = ratings_frame(rng, 50_000, 15_000, 200_000)
+    path = write(tmp_path / "r.csv.gz", ratings_csv(ratings, "2014"), "gzip")
+    items = pd.DataFrame({"item_id": sorted(ratings["item_id"].unique())})
+    items = items.assign(title='It\'s "in" \\ here', text="'quoted' \"text\" \u00e9 " * 9)
+    meta = write(tmp_path / "m.json.gz", metadata(items, "2014"), "gzip")
+    convert(path, "cd", tmp_path / "whole", meta=meta)
+
+    folder = tmp_path / "killed" / "cd"
+    arguments = ["--reviews=r.csv.gz", "--meta=m.json.gz", "--dataset=cd", "--data_path=killed"]
+    command = [sys.executable, "-m", "dataset_tools", "amazon", *arguments]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    limit = time.monotonic() + 60
+    while not list(folder.glob(".*.tmp/cd.inter")) and time.monotonic() < limit:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    left = [path.name for path in folder.iterdir()]
+    assert left == [f".cd.{process.pid}.tmp"]
+
+    convert(path, "cd", tmp_path / "killed", meta=meta)
+    assert sorted(os.listdir(folder)) == ["cd.inter", "cd.item", "cd.manifest.json"]
+    for file in folder.iterdir():
+        assert sha256(file) == sha256(tmp_path / "whole" / "cd" / file.name)
 
 
 def test_real_files(shared_data: Path, tmp_path: Path) -> None:
     raw = shared_data / "raw_amazon_2014"
-    for name, domain, ratings in (
+    for name, domain, count in (
         ("reviews_Movies_and_TV_5.first999.json", "movie", 999),
         ("ratings_Amazon_Instant_Video.part.csv", "video", 20245),
     ):
-        assert convert(raw / name, domain, tmp_path).ratings == ratings
-        path = tmp_path / domain / f"{domain}.inter"
-        assert len(read_inter(path, rating_range=(1, 5))) == ratings
-    with pytest.raises(DataFormatError, match=r"reviews_Digital_Music_5\.json\.gz, line 6909: the"):
-        convert(raw / "reviews_Digital_Music_5.json.gz", "music", tmp_path)
-    with pytest.raises(DataFormatError, match=r"meta_Digital_Music\.json\.gz, line \d+: the file"):
-        convert(
-            raw / "reviews_Movies_and_TV_5.first999.json",
-            "music",
-            tmp_path,
-            raw / "meta_Digital_Music.json.gz",
-        )
-    assert not (tmp_path / "music").exists()
+        assert convert(raw / name, domain, tmp_path).ratings == count
+        rows = read_inter(tmp_path / domain / f"{domain}.inter", rating_range=(1, 5))
+        if name.endswith("csv"):
+            names = ["user_id", "item_id", "rating", "timestamp"]
+            expected = pd.read_csv(raw / name, names=names)
+        else:
+            lines = [json.loads(line) for line in (raw / name).read_text().splitlines()]
+            fields = ["reviewerID", "asin", "overall", "unixReviewTime"]
+            expected = pd.DataFrame(lines)[fields].set_axis(rows.columns, axis=1)
+        pd.testing.assert_frame_equal(rows, expected, check_dtype=False)
+
+
+def test_a_release_that_no_one_can_tell_is_no_crash(tmp_path: Path) -> None:
+    good = json_line(review())
+    for first in (b'{"cut\n', b'{"cut\n[]\n', b'{"cut\n5\n', b'{"a":' + b"[" * 99999 + b"\n"):
+        path = write(tmp_path / "r.json", first + good)
+        with pytest.raises(DataFormatError, match=r"r\.json, line 1, byte 0: is no JSON"):
+            convert(path, "cd", tmp_path)
+        assert convert(path, "cd", tmp_path, on_error="skip").read == 1
+    path = write(tmp_path / "r.json", json_line({"title": "no review"}))
+    assert 'the content does not tell the release: b\'{"title"' in refusal(path, tmp_path / "none")
+
+
+def test_a_spoiled_first_line_does_not_hide_the_release(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    ratings, items = made_domain(rng)
+    for release, content, _ in every_form(ratings, items):
+        lines = content.splitlines(keepends=True)
+        first = 1 if lines[0].startswith(b"user_id,") else 0
+        for spoil in (b"{}", b"x", b"", lines[first].replace(b'"', b"", 1).rstrip()):
+            lines[first] = spoil[:-1] + b"{\n"
+            path = write(tmp_path / "r", b"".join(lines))
+            converted = convert(path, "cd", tmp_path, on_error="skip")
+            assert converted.options["release"] == release
+            assert converted.read == len(ratings) - 1
