@@ -120,10 +120,7 @@ def read_header(path: Path, separator: str = "\t", encoding: str = "utf-8") -> d
         with path.open(encoding=encoding) as file:
             return _header(path.name, file.readline().rstrip("\n"), separator)
     except FileNotFoundError as error:
-        raise DataFormatError(
-            f"{path}: there is no such file. Correct `data_path` and the name of the data set, "
-            "or convert the data first."
-        ) from error
+        raise _missing(path) from error
     except UnicodeDecodeError as error:
         raise DataFormatError(f"{path.name}, line 1: is not {encoding}.") from error
 
@@ -243,10 +240,7 @@ def _read(
             _check_fields(path.name, types, required, asked)
             blank_lines = _check_rows(path.name, file, len(types), separator)
     except FileNotFoundError as error:
-        raise DataFormatError(
-            f"{path}: there is no such file. Correct `data_path` and the name of the data set, "
-            "or convert the data first."
-        ) from error
+        raise _missing(path) from error
     except UnicodeDecodeError as error:
         raise DataFormatError(
             f"{path.name}, line {_undecodable_line(path, encoding)}: is not {encoding}. "
@@ -264,6 +258,14 @@ def _read(
     ).rename(columns={f"{field}:{kind}": field for field, kind in types.items()})
     frame = frame[[field for field in asked if field in types]]
     return _Table(path.name, types, frame, blank_lines)
+
+
+def _missing(path: Path) -> DataFormatError:
+    """The error for a file that is not there."""
+    return DataFormatError(
+        f"{path}: there is no such file. Correct `data_path` and the name of the data set, "
+        "or convert the data first."
+    )
 
 
 def _header(name: str, line: str, separator: str) -> dict[str, str]:

@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from dataset_tools.atomic import INTER_TYPES, read_header, read_items
-from dataset_tools.delimited import Layout, RatingTable, wrong_number
+from dataset_tools.convert.delimited import Layout, RatingTable, wrong_number
+from dataset_tools.convert.problems import Problems
+from dataset_tools.convert.ratings import Ratings, Rules
+from dataset_tools.convert.raw_file import Fault, RawFile
 from dataset_tools.domains import domains_of
 from dataset_tools.feature_store import (
     ALIKE,
@@ -23,9 +26,6 @@ from dataset_tools.feature_store import (
 )
 from dataset_tools.manifest import MANIFEST, describe_file
 from dataset_tools.pair import read_rating_range
-from dataset_tools.problems import Problems
-from dataset_tools.ratings import Ratings, Rules
-from dataset_tools.raw_file import Fault, RawFile
 from recbole_cdr_mm.errors import DataFormatError, UserError
 
 ATOMIC = Layout(separator="\t", quoted=False)

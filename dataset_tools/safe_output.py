@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from filelock import FileLock, Timeout
 
 from recbole_cdr_mm.errors import ConfigError
 
@@ -83,6 +84,38 @@ def atomic_folder(folder: Path, what: str | None = None) -> Iterator[Path]:
                 "another folder. Nothing was written."
             ) from error
         raise
+
+
+@contextmanager
+def locked(path: Path, folder_option: str) -> Iterator[None]:
+    """Keep other processes from making the same file.
+
+    Args:
+        path: The file. Its folder is made where it is missing.
+        folder_option: The option that names another folder, for messages.
+
+    Raises:
+        ConfigError: If another process holds the lock, or the folder cannot be written to.
+    """
+    lock = FileLock(path.with_name(f".{path.name.removeprefix('.')}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError(
+            f"{path}: another process is at work on it. Wait until it has ended, or choose another "
+            f"folder with {folder_option}."
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be written ({error.strerror}). Allow writing to the folder, or choose "
+            f"another one with {folder_option}."
+        ) from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def _clear_stale(folder: Path) -> None:

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dataset_tools import raw_file
-from dataset_tools.amazon import convert
-from dataset_tools.raw_file import zstd
+from dataset_tools.convert import raw_file
+from dataset_tools.convert.amazon import convert
+from dataset_tools.convert.raw_file import zstd
 from recbole_cdr_mm.errors import DataFormatError
 
 RELEASES = ("2014", "2018", "2023")

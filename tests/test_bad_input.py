@@ -100,8 +100,9 @@ MISTAKES = {
     ),
     "missing demo": Mistake(
         "DataFormatError",
-        r"or make it with: python -m dataset_tools synthetic --dataset=demo --data_path=dataset and "
-        r"then: python -m dataset_tools text --data_path=dataset --dataset=demo --encoder=minilm$",
+        r"or make it with: python -m dataset_tools synthetic --dataset=demo --data_path=dataset "
+        r"and then: python -m dataset_tools text --data_path=dataset --dataset=demo "
+        r"--encoder=minilm$",
         good=lambda: write_small_pair(Path("dataset"), "demo"),
         with_=("--dataset=demo",),
     ),

@@ -30,10 +30,10 @@ from raw_amazon import (
     write,
 )
 
-from dataset_tools import raw_file
-from dataset_tools.amazon import convert
 from dataset_tools.atomic import read_inter, read_items
 from dataset_tools.cli import main
+from dataset_tools.convert import raw_file
+from dataset_tools.convert.amazon import convert
 from recbole_cdr_mm.errors import DataFormatError
 
 PACKINGS = ("plain", "gzip", "zstd")
@@ -213,11 +213,11 @@ def test_skip_leaves_out_the_faulty_lines_and_counts_them(
     assert manifest["counts"]["faults"] == COUNTS
     printed = capsys.readouterr().out.splitlines()
     assert [line for line in printed if "out of range" in line] == [
-        f"left out 2 x rating out of range; the first: r.json, line 52, byte "
+        f"cd: left out 2 x rating out of range; the first: r.json, line 52, byte "
         f"{faulty[0].index(FAULTS[50])}{'' if packing == 'plain' else ' of the unpacked file'}: "
         "a rating of 9 is outside 1 to 5."
     ]
-    assert sum(line.startswith("left out ") for line in printed) == len(COUNTS)
+    assert sum(line.startswith("cd: left out ") for line in printed) == len(COUNTS)
 
     for name in ("r.json", "m.json"):
         before = {path: path.read_bytes() for path in (tmp_path / "cd").iterdir()}

@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 from model_checks import run_mm
 
-from dataset_tools.amazon_tasks import CATEGORIES, TABLE_1, compare_with_table_1, convert_tasks
 from dataset_tools.atomic import read_items
 from dataset_tools.cli import main
+from dataset_tools.convert.amazon_tasks import (
+    CATEGORIES,
+    TABLE_1,
+    compare_with_table_1,
+    convert_tasks,
+)
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 USERS = {"amazon-movie": range(0, 60), "amazon-cd": range(20, 80), "amazon-book": range(50, 100)}

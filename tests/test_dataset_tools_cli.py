@@ -66,7 +66,9 @@ def test_converts_amazon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     files = [f"--reviews={tmp_path / 'ratings_CD.csv'}", f"--meta={tmp_path / 'meta_CD.json'}"]
     code, out, _ = run("amazon", *files, "--dataset=cd", f"--data_path={tmp_path}", capsys=capsys)
     assert code == 0
-    assert out.splitlines()[1].split()[:6] == ["cd", "2014", "2", "1", "2", "1"]
+    release, _, row = out.splitlines()
+    assert release == "release: 2014"
+    assert row.split()[:5] == ["cd", "1", "2", "2", "1"]
     assert (tmp_path / "cd" / "cd.item").is_file()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from dataset_tools.atomic import read_inter, read_items
 from dataset_tools.cli import main
-from dataset_tools.table import convert
+from dataset_tools.convert.table import convert
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 START = 1_147_880_044

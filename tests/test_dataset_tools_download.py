@@ -25,9 +25,9 @@ import yaml
 from filelock import FileLock
 
 from dataset_tools.cli import main
-from dataset_tools.download import Fetched, download
+from dataset_tools.fetch.download import Fetched, download
+from dataset_tools.fetch.url_table import plan
 from dataset_tools.manifest import describe_file
-from dataset_tools.url_table import plan
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 PACKED = gzip.compress(random.Random(0).randbytes(1_000_000), mtime=0)
@@ -574,7 +574,7 @@ def test_two_downloads_of_a_file_do_not_mix(case: Case) -> None:
     thread = threading.Thread(target=first)
     thread.start()
     assert case.server.stalled.wait(5)
-    with pytest.raises(ConfigError, match="is being fetched by another process"):
+    with pytest.raises(ConfigError, match="another process is at work on it"):
         case.fetch()
     assert len(case.server.requests) == 1
     case.server.released.set()
@@ -586,7 +586,7 @@ def test_two_downloads_of_a_file_do_not_mix(case: Case) -> None:
 def test_the_lock_is_one_that_other_processes_see(case: Case) -> None:
     case.raw.mkdir()
     with FileLock(case.raw / ".reviews_CD.json.gz.lock"):
-        with pytest.raises(ConfigError, match="is being fetched by another process"):
+        with pytest.raises(ConfigError, match="another process is at work on it"):
             case.fetch()
     assert case.fetch().status == "fetched"
 

@@ -23,9 +23,9 @@ from raw_amazon import (
     write,
 )
 
-from dataset_tools import raw_file
-from dataset_tools.amazon import convert
-from dataset_tools.domain_writer import Converted
+from dataset_tools.convert import raw_file
+from dataset_tools.convert.amazon import convert
+from dataset_tools.convert.domain_writer import Converted
 from recbole_cdr_mm.errors import DataFormatError
 
 MARK = b"\xef\xbb\xbf"

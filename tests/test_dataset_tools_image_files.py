@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dataset_tools import image_files
 from dataset_tools.atomic import write_inter, write_items
 from dataset_tools.cli import main
+from dataset_tools.encode import image_files
+from dataset_tools.encode.image_encoder import ImageEncoder
+from dataset_tools.encode.image_files import read_image
 from dataset_tools.feature_store import matrix_hash, read_store
-from dataset_tools.image_encoder import ImageEncoder
-from dataset_tools.image_files import read_image
 from dataset_tools.manifest import describe_file
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataset_tools import part_file
-from dataset_tools.part_file import resumed_rows
+from dataset_tools.encode import part_file
+from dataset_tools.encode.part_file import resumed_rows
 from recbole_cdr_mm.errors import ConfigError
 
 ROWS, COLUMNS, BATCH = 10, 3, 4
@@ -164,7 +164,7 @@ def test_two_at_once_are_refused(path: Path) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from dataset_tools.part_file import resumed_rows\n"
+        "from dataset_tools.encode.part_file import resumed_rows\n"
         "with resumed_rows(Path(sys.argv[1]), {}, (10, 3), 4, None, 'text'):\n"
         "    pass\n"
     )
@@ -181,7 +181,7 @@ def test_two_at_once_are_refused(path: Path) -> None:
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"file: cannot write here \(.*\)\. Choose another fol"):
+    with pytest.raises(ConfigError, match=r"part: cannot be written \(.*\)\. .* --feature_path"):
         run(tmp_path / "file" / ".movie.text.part", Source())
 
 

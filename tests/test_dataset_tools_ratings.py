@@ -21,8 +21,8 @@ from raw_amazon import (
     write,
 )
 
-from dataset_tools.amazon import convert
 from dataset_tools.atomic import read_inter
+from dataset_tools.convert.amazon import convert
 from recbole_cdr_mm.errors import ConfigError
 
 PAIR = ["user_id", "item_id"]

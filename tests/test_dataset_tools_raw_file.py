@@ -25,10 +25,10 @@ from raw_amazon import (
     write,
 )
 
-from dataset_tools import raw_file
-from dataset_tools.amazon import convert
 from dataset_tools.atomic import read_inter
 from dataset_tools.cli import main
+from dataset_tools.convert import raw_file
+from dataset_tools.convert.amazon import convert
 from recbole_cdr_mm.errors import ConfigError
 
 LIMITED = """\

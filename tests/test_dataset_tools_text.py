@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dataset_tools import text as text_module
 from dataset_tools.atomic import read_items, write_inter, write_items
 from dataset_tools.cli import main
+from dataset_tools.encode import text as text_module
+from dataset_tools.encode.text import encode_dataset
+from dataset_tools.encode.text_encoders import minilm_folder
 from dataset_tools.feature_store import content_hash, item_texts, read_store
 from dataset_tools.manifest import describe_file
-from dataset_tools.text import encode_dataset
-from dataset_tools.text_encoders import minilm_folder
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 # What rounding may change where sums are taken in another order: of the length of a row.
@@ -333,8 +333,8 @@ def test_half_precision_that_overflows_leaves_all_stores_as_they_were(
     def large(*_: object) -> np.ndarray:  # but for the first text, which both domains have
         return np.array([[1, 0], [1, 0], [0, -70000]], dtype=np.float32)
 
-    monkeypatch.setattr("dataset_tools.text_encoders.LsaEncoder.encode", large)
-    monkeypatch.setattr("dataset_tools.text_encoders.LSA_SIZE", 2)
+    monkeypatch.setattr("dataset_tools.encode.text_encoders.LsaEncoder.encode", large)
+    monkeypatch.setattr("dataset_tools.encode.text_encoders.LSA_SIZE", 2)
     with pytest.raises(ConfigError, match=r"features as large as 70000\. Take --dtype=float32"):
         encode_dataset(pair_path, "mc", "lsa", dtype="float16")
     after = hashes(pair_path)

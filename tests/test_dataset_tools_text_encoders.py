@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataset_tools import text_encoders
-from dataset_tools.pretrained import hash_weights
+from dataset_tools.encode import text_encoders
+from dataset_tools.encode.pretrained import hash_weights
+from dataset_tools.encode.text_encoders import TransformerEncoder, minilm_folder
 from dataset_tools.synthetic import make_pair
-from dataset_tools.text_encoders import TransformerEncoder, minilm_folder
 from recbole_cdr_mm.errors import ConfigError
 
 TEXTS = [
@@ -177,7 +177,7 @@ def test_packaged_encoder_that_is_not_installed(monkeypatch: pytest.MonkeyPatch)
 def test_without_a_network_one_line_says_what_to_do(tmp_path: Path) -> None:
     """Names that are not on disk are asked for once, at an address where nobody listens."""
     code = (
-        "from dataset_tools.text_encoders import TransformerEncoder\n"
+        "from dataset_tools.encode.text_encoders import TransformerEncoder\n"
         "from recbole_cdr_mm.errors import ConfigError\n"
         "try:\n"
         "    TransformerEncoder('bert-base-uncased')\n"

@@ -24,8 +24,8 @@ from model_checks import (
 )
 
 from dataset_tools.cli import main
+from dataset_tools.encode.image import DIM
 from dataset_tools.feature_store import matrix_hash, read_store, write_store
-from dataset_tools.image import DIM
 from dataset_tools.synthetic import write_pair
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.history import Histories

@@ -68,7 +68,7 @@ def test_wheel_holds_the_code_and_the_properties_and_nothing_else(wheel: Path) -
     assert len(properties) > 1
     expected |= {f"recbole_cdr_mm/properties/{name}" for name in properties}
     expected |= {f"dataset_tools/{name}" for name in files_below(ROOT / "dataset_tools", "*.yaml")}
-    assert "dataset_tools/urls.yaml" in expected
+    assert "dataset_tools/fetch/urls.yaml" in expected
     assert names == expected
 
 

@@ -8,11 +8,12 @@ the function that does the work.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dataset_tools.problems import MAX_ERRORS
-from dataset_tools.products import FIELDS, TEMPLATE
+from dataset_tools.convert.domain_writer import Converted
+from dataset_tools.convert.problems import MAX_ERRORS
+from dataset_tools.convert.products import FIELDS, TEMPLATE
 from recbole_cdr_mm.errors import ConfigError
 
 
@@ -70,14 +71,22 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def print_left_out(repeated: int, outside_core: int, notes: Sequence[str]) -> None:
-    """Say what of raw ratings was not written."""
-    if repeated:
-        print(f"{repeated:,} repeated ratings of a user for an item were merged")
-    if outside_core:
-        print(f"{outside_core:,} ratings lay outside the core")
-    for note in notes:
-        print(note)
+def print_converted(made: Mapping[str, Converted], data_path: Path) -> None:
+    """Say what domains were made, and what of the raw files was left out."""
+    rows: list[tuple[str, ...]] = [
+        ("domain", "items", "users", "ratings", "with text", "written to")
+    ]
+    for name, domain in made.items():
+        counts = (domain.items, domain.users, domain.ratings, domain.with_text)
+        rows.append((name, *(f"{count:,}" for count in counts), str(data_path / name)))
+    print_table(rows)
+    for name, domain in made.items():
+        if domain.repeated:
+            print(f"{name}: {domain.repeated:,} repeated ratings of a user for an item were merged")
+        if domain.outside_core:
+            print(f"{name}: {domain.outside_core:,} ratings lay outside the core")
+        for note in domain.notes:
+            print(f"{name}: {note}")
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:

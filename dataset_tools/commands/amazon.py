@@ -6,16 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dataset_tools import amazon
 from dataset_tools.commands import (
     add_data_path,
     add_problem_options,
     add_rating_options,
     add_template_option,
     plain_name,
-    print_left_out,
-    print_table,
+    print_converted,
 )
+from dataset_tools.convert import amazon
 
 HELP = """\
 Convert Amazon's raw files of one product category to a domain. Reviews or ratings of 2014, 2018 or
@@ -49,18 +48,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(**options: Any) -> None:
     """Run the command."""
     converted = amazon.convert(**options)
-    print_table(
-        [
-            ("domain", "release", "users", "items", "ratings", "with text", "written to"),
-            (
-                options["dataset"],
-                converted.options["release"],
-                f"{converted.users:,}",
-                f"{converted.items:,}",
-                f"{converted.ratings:,}",
-                f"{converted.with_text:,}",
-                str(options["data_path"] / options["dataset"]),
-            ),
-        ]
-    )
-    print_left_out(converted.repeated, converted.outside_core, converted.notes)
+    print(f"release: {converted.options['release']}")
+    print_converted({options["dataset"]: converted}, options["data_path"])

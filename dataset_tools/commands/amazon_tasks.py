@@ -6,15 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dataset_tools import amazon_tasks
 from dataset_tools.commands import (
     add_data_path,
     add_problem_options,
     add_template_option,
     name_list,
-    print_left_out,
-    print_table,
+    print_converted,
 )
+from dataset_tools.convert import amazon_tasks
 
 HELP = """\
 Convert the domains of the paper's three tasks (movie_cd, book_movie, book_cd) from Amazon's 2014
@@ -39,18 +38,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(**options: Any) -> None:
     """Run the command."""
     made = amazon_tasks.convert_tasks(**options)
-    rows: list[tuple[str, ...]] = [
-        ("domain", "items", "users", "ratings", "with text", "written to")
-    ]
-    for name, domain in made.domains.items():
-        counts = (domain.items, domain.users, domain.ratings, domain.with_text)
-        folder = options["data_path"] / name
-        rows.append((name, *(f"{count:,}" for count in counts), str(folder)))
-    print_table(rows)
+    print_converted(made.domains, options["data_path"])
     for task, count in made.overlapped.items():
         print(f"{task}: {count:,} overlapped users")
-    for name, domain in made.domains.items():
-        print_left_out(domain.repeated, domain.outside_core, [f"{name}: {n}" for n in domain.notes])
     if not made.differences:
         print("Every figure is that of the paper's Table 1.")
     for difference in made.differences:

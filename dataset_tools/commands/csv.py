@@ -6,18 +6,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dataset_tools import table
 from dataset_tools.commands import (
     add_data_path,
     add_problem_options,
     add_rating_options,
     name_list,
     plain_name,
-    print_left_out,
-    print_table,
+    print_converted,
 )
+from dataset_tools.convert import table
+from dataset_tools.convert.ratings import UNITS
 from dataset_tools.pair import check_range
-from dataset_tools.ratings import UNITS
 
 HELP = """\
 Convert any file of ratings to a domain: delimited text with or without a header, plain, gzip or
@@ -74,17 +73,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(**options: Any) -> None:
     """Run the command."""
     converted = table.convert(**options)
-    print_table(
-        [
-            ("domain", "users", "items", "ratings", "with text", "written to"),
-            (
-                options["dataset"],
-                f"{converted.users:,}",
-                f"{converted.items:,}",
-                f"{converted.ratings:,}",
-                f"{converted.with_text:,}",
-                str(options["data_path"] / options["dataset"]),
-            ),
-        ]
-    )
-    print_left_out(converted.repeated, converted.outside_core, converted.notes)
+    print_converted({options["dataset"]: converted}, options["data_path"])

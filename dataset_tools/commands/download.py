@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dataset_tools import download, url_table
 from dataset_tools.commands import name_list, print_table
+from dataset_tools.fetch import download, url_table
 from recbole_cdr_mm.errors import ConfigError
 
 HELP = """\
@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"seconds to wait for the next byte; default: {download.TIMEOUT:g}",
     )
     parser.add_argument(
-        "--urls", type=Path, help="another table of URLs, as dataset_tools/urls.yaml"
+        "--urls", type=Path, help="another table of URLs, as dataset_tools/fetch/urls.yaml"
     )
 
 

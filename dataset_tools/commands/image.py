@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dataset_tools import image, image_files
 from dataset_tools.commands import add_data_path, plain_name, print_table
+from dataset_tools.convert.problems import ON_ERROR
+from dataset_tools.encode import image, image_files
+from dataset_tools.encode.image_encoder import POOLINGS
 from dataset_tools.feature_store import DTYPES
-from dataset_tools.image_encoder import POOLINGS
-from dataset_tools.problems import ON_ERROR
 from recbole_cdr_mm.errors import ConfigError
 
 HELP = """\

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dataset_tools import text
 from dataset_tools.commands import add_data_path, name_list, plain_name, print_table
+from dataset_tools.encode import text
+from dataset_tools.encode.text_encoders import POOLINGS
 from dataset_tools.feature_store import DTYPES
-from dataset_tools.text_encoders import POOLINGS
 
 HELP = """\
 Encode the item texts of a domain, or of both domains of a pair, and store them beside the domain.

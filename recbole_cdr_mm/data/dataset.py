@@ -16,8 +16,8 @@ from recbole.data.dataset import Dataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from dataset_tools.amazon_tasks import TASKS
 from dataset_tools.atomic import read_inter, read_items, read_link
+from dataset_tools.convert.amazon_tasks import TASKS
 from dataset_tools.feature_store import item_texts
 from recbole_cdr_mm.data.features import DomainFeatures, FeatureKind, ItemFeatures, load_features
 from recbole_cdr_mm.data.history import Histories, build_histories

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dataset_tools.convert.problems import ON_ERROR
 from dataset_tools.domains import items_of, refuse_pair
+from dataset_tools.encode.image_encoder import ImageEncoder
+from dataset_tools.encode.part_file import resumed_rows
 from dataset_tools.feature_store import (
     DTYPES,
     FeatureRows,
@@ -18,11 +21,8 @@ from dataset_tools.feature_store import (
     store_paths,
     write_store,
 )
-from dataset_tools.image_encoder import ImageEncoder
 from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
 from dataset_tools.options import check_choice
-from dataset_tools.part_file import resumed_rows
-from dataset_tools.problems import ON_ERROR
 from recbole_cdr_mm.errors import DataFormatError
 
 if TYPE_CHECKING:

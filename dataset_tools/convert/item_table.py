@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from dataset_tools.delimited import (
+from dataset_tools.convert.delimited import (
     PART,
     Layout,
     ParquetFile,
@@ -18,10 +18,10 @@ from dataset_tools.delimited import (
     open_table,
     wrong_number,
 )
+from dataset_tools.convert.problems import Problems
+from dataset_tools.convert.products import clean_text, item_frame
+from dataset_tools.convert.raw_file import Block, Fault, RawFile
 from dataset_tools.feature_store import join_sentences
-from dataset_tools.problems import Problems
-from dataset_tools.products import clean_text, item_frame
-from dataset_tools.raw_file import Block, Fault, RawFile
 
 
 class ItemTable:

@@ -9,9 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from dataset_tools.amazon import convert
-from dataset_tools.domain_writer import Converted
-from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
+from dataset_tools.convert.amazon import convert
+from dataset_tools.convert.domain_writer import Converted
+from dataset_tools.options import check_choice
+from recbole_cdr_mm.errors import DataFormatError
 
 TASKS = {
     "movie_cd": ("amazon-movie", "amazon-cd"),
@@ -69,10 +70,7 @@ def convert_tasks(
     """
     chosen = list(TASKS) if tasks is None else list(dict.fromkeys(tasks))
     for task in chosen:
-        if task not in TASKS:
-            raise ConfigError(
-                f"task `{task}` is not one of {', '.join(TASKS)}.{did_you_mean(task, TASKS)}"
-            )
+        check_choice("task", task, list(TASKS))
     names = list(dict.fromkeys(domain for task in chosen for domain in TASKS[task]))
     files = _find(raw, names)
     domains = {

@@ -8,16 +8,14 @@ it is whole and has been checked.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from dataset_tools.fetch.transfer import Part, read_json, receive, writing
+from dataset_tools.fetch.url_table import KINDS, RemoteFile, plan
 from dataset_tools.manifest import MANIFEST, write_manifest
-from dataset_tools.transfer import Part, read_json, receive, writing
-from dataset_tools.url_table import KINDS, RemoteFile, plan
+from dataset_tools.safe_output import locked
 from recbole_cdr_mm.errors import ConfigError
 
 RETRIES = 5
@@ -88,7 +86,7 @@ def _fetch(
     path = raw / file.name
     if not force and _is_there(file, path):
         return Fetched(file.name, path.stat().st_size, 0, "there already", path)
-    with _locked(path):
+    with locked(path, "--raw"):
         part = Part(file, raw)
         try:
             receive(part, retries, timeout, sleep)
@@ -148,23 +146,3 @@ def _finish(part: Part, path: Path) -> None:
             outputs=[{"name": file.name, "bytes": part.size, "sha256": part.sha256}],
         )
     part.move(path)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes from fetching the same file."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise ConfigError(
-                f"{path}: is being fetched by another process. Wait for it, or use another --raw "
-                "folder."
-            ) from None
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()

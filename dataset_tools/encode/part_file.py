@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from dataset_tools.safe_output import atomic_path
+from dataset_tools.safe_output import atomic_path, locked
 from recbole_cdr_mm.errors import ConfigError
 
 SYNC_SECONDS = 30.0  # what a power cut may cost; a killed process loses no whole batch
@@ -57,7 +56,7 @@ def resumed_rows(
     """
     rows, columns = shape
     record = np.dtype([("row", "<f4", (columns,)), ("checksum", "<u4")])
-    with _locked(path):
+    with locked(path, "--feature_path"):
         done = _earlier_rows(path, _with_versions(key), record)
         if done < rows:
             done -= done % batch_size
@@ -143,26 +142,6 @@ def _read_key(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return key if isinstance(key, dict) else {}
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes from the part file."""
-    lock_path = path.with_name(f"{path.name}.lock")
-    lock = FileLock(lock_path)
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ConfigError(
-                f"{path}: another process is at work on it. Wait until it has ended, or end it."
-            ) from error
-    try:
-        yield
-    finally:
-        lock_path.unlink(missing_ok=True)
-        lock.release()
 
 
 @contextmanager

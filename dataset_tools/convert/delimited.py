@@ -11,10 +11,10 @@ from typing import Any
 
 import polars as pl
 
+from dataset_tools.convert.problems import Problems
+from dataset_tools.convert.ratings import Rules
+from dataset_tools.convert.raw_file import BadRows, Fault, RawFile
 from dataset_tools.manifest import describe_file
-from dataset_tools.problems import Problems
-from dataset_tools.ratings import Rules
-from dataset_tools.raw_file import BadRows, Fault, RawFile
 from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
 
 INNER = "\x1f"  # stands for a separator of more than one character, which Polars does not know

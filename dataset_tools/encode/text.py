@@ -12,6 +12,8 @@ import pandas as pd
 
 from dataset_tools.atomic import read_items
 from dataset_tools.domains import domains_of
+from dataset_tools.encode.part_file import resumed_rows
+from dataset_tools.encode.text_encoders import TextEncoder, load_text_encoder
 from dataset_tools.feature_store import (
     DTYPES,
     FeatureRows,
@@ -23,8 +25,6 @@ from dataset_tools.feature_store import (
 )
 from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
 from dataset_tools.options import check_choice
-from dataset_tools.part_file import resumed_rows
-from dataset_tools.text_encoders import TextEncoder, load_text_encoder
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 TEXT_FIELDS = ("title", "text")

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from dataset_tools.raw_file import BadRows, Fault
-from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
+from dataset_tools.convert.raw_file import BadRows, Fault
+from dataset_tools.options import check_choice
+from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 DUPLICATES = ("last", "first", "mean", "error")
 UNITS = {"s": 1, "ms": 1000, "us": 1_000_000}  # in a second
@@ -268,11 +269,7 @@ def read_ratings(
         ConfigError: If an option cannot be.
         DataFormatError: If the file is malformed, or no rating is left.
     """
-    if duplicates not in DUPLICATES:
-        raise ConfigError(
-            f"duplicates `{duplicates}` is not one of {', '.join(DUPLICATES)}."
-            f"{did_you_mean(duplicates, DUPLICATES)}"
-        )
+    check_choice("duplicates", duplicates, DUPLICATES)
     if k_core < 0:
         raise ConfigError(f"k_core must be 0 or more, not {k_core}.")
     read = Ratings.read(file.frames(form))

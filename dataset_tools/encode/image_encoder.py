@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dataset_tools.encode.pretrained import finite_rows, load_model, loading
 from dataset_tools.options import check_batch_size, check_choice, choose_device
-from dataset_tools.pretrained import finite_rows, load_model, loading
 from recbole_cdr_mm.errors import ConfigError
 
 if TYPE_CHECKING:

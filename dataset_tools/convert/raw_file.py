@@ -23,7 +23,7 @@ import polars as pl
 from isal import igzip_lib, isal_zlib
 from tqdm import tqdm
 
-from dataset_tools.problems import Problems
+from dataset_tools.convert.problems import Problems
 from recbole_cdr_mm.errors import DataFormatError
 
 if sys.version_info >= (3, 14):

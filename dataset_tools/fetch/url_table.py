@@ -74,7 +74,9 @@ def _read_table(path: Path | None) -> dict[str, dict[str, RemoteFile]]:
     where = "urls.yaml" if path is None else str(path)
     try:
         if path is None:
-            text = resources.files("dataset_tools").joinpath(where).read_text(encoding="utf-8")
+            text = (
+                resources.files("dataset_tools.fetch").joinpath(where).read_text(encoding="utf-8")
+            )
         else:
             text = path.read_text(encoding="utf-8")
         table = yaml.safe_load(text)

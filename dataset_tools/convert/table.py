@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_tools.delimited import Layout, RatingTable, check_column, open_table
-from dataset_tools.domain_writer import Converted, write_domain
-from dataset_tools.item_table import ItemTable
-from dataset_tools.problems import MAX_ERRORS, Problems
-from dataset_tools.ratings import UNITS, Rules, read_ratings
-from recbole_cdr_mm.errors import ConfigError, did_you_mean
+from dataset_tools.convert.delimited import Layout, RatingTable, check_column, open_table
+from dataset_tools.convert.domain_writer import Converted, write_domain
+from dataset_tools.convert.item_table import ItemTable
+from dataset_tools.convert.problems import MAX_ERRORS, Problems
+from dataset_tools.convert.ratings import UNITS, Rules, read_ratings
+from dataset_tools.options import check_choice
+from recbole_cdr_mm.errors import ConfigError
 
 
 def convert(
@@ -126,11 +127,7 @@ def _check_options(
     """Refuse options that cannot be; give lowest and highest rating."""
     if len(rating_range) != 2 or not rating_range[0] < rating_range[1]:
         raise ConfigError(f"rating_range must be the lowest and the highest, not {rating_range}.")
-    if time_unit not in UNITS:
-        raise ConfigError(
-            f"time_unit `{time_unit}` is not one of {', '.join(UNITS)}."
-            f"{did_you_mean(time_unit, UNITS)}"
-        )
+    check_choice("time_unit", time_unit, list(UNITS))
     if items is None and (title or text):
         raise ConfigError("title and text are columns of the file of items. Give it as --items.")
     if items is not None and not (title or text):

@@ -21,7 +21,7 @@ import tenacity
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from dataset_tools.url_table import RemoteFile
+from dataset_tools.fetch.url_table import RemoteFile
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 LONGEST_RETRY_AFTER = 300.0  # seconds

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from dataset_tools.encode.pretrained import finite_rows, hash_weights, load_model, loading
 from dataset_tools.options import check_batch_size, check_choice, choose_device
-from dataset_tools.pretrained import finite_rows, hash_weights, load_model, loading
 from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import polars as pl
 
 from dataset_tools.atomic import write_inter, write_items
+from dataset_tools.convert.problems import Problems
+from dataset_tools.convert.ratings import Ratings
 from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
-from dataset_tools.problems import Problems
-from dataset_tools.ratings import Ratings
 from dataset_tools.safe_output import atomic_folder
 
 

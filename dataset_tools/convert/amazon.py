@@ -20,12 +20,13 @@ from pathlib import Path
 
 import polars as pl
 
-from dataset_tools.domain_writer import Converted, write_domain
-from dataset_tools.problems import MAX_ERRORS, Problems
-from dataset_tools.products import TEMPLATE, Products, Template
-from dataset_tools.ratings import Rules, read_ratings
-from dataset_tools.raw_file import BadRows, Fault, RawFile
-from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
+from dataset_tools.convert.domain_writer import Converted, write_domain
+from dataset_tools.convert.problems import MAX_ERRORS, Problems
+from dataset_tools.convert.products import TEMPLATE, Products, Template
+from dataset_tools.convert.ratings import Rules, read_ratings
+from dataset_tools.convert.raw_file import BadRows, Fault, RawFile
+from dataset_tools.options import check_choice
+from recbole_cdr_mm.errors import DataFormatError
 
 RELEASES = ("2014", "2018", "2023")
 FIELDS = ("user_id", "item_id", "rating", "timestamp")
@@ -198,11 +199,8 @@ def recognise(file: RawFile, release: str | None = None) -> JsonReviews | CsvRat
         ConfigError: If `release` is not one of `RELEASES`.
         DataFormatError: If the content does not tell and the user does not say, or they disagree.
     """
-    if release is not None and release not in RELEASES:
-        raise ConfigError(
-            f"release `{release}` is not one of {', '.join(RELEASES)}."
-            f"{did_you_mean(release, RELEASES)}"
-        )
+    if release is not None:
+        check_choice("release", release, RELEASES)
     head = file.head()
     if 2 * sum(line.lstrip().startswith(b"{") for line in head) >= len(head):
         form: JsonReviews | CsvRatings | None = _json_form(head, release)

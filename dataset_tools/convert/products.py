@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 import polars as pl
 
-from dataset_tools.raw_file import Block, Fault, RawFile
+from dataset_tools.convert.raw_file import Block, Fault, RawFile
 from recbole_cdr_mm.errors import ConfigError, did_you_mean
 
 TEMPLATE = "Brand: {brand}.|Category: {categories}.|{features}|{description}"

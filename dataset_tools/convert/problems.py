@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
+from dataset_tools.options import check_choice
+from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 ON_ERROR = ("stop", "skip")
 MAX_ERRORS = 1000
@@ -27,11 +28,7 @@ class Problems:
     """
 
     def __init__(self, on_error: str = "stop", max_errors: int = MAX_ERRORS) -> None:
-        if on_error not in ON_ERROR:
-            raise ConfigError(
-                f"on_error `{on_error}` is not one of {', '.join(ON_ERROR)}."
-                f"{did_you_mean(on_error, ON_ERROR)}"
-            )
+        check_choice("on_error", on_error, ON_ERROR)
         if max_errors < 0:
             raise ConfigError(f"max_errors must be 0 or more, not {max_errors}.")
         self.skip = on_error == "skip"

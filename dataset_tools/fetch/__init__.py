@@ -1,0 +1,1 @@
+"""Raw files from the servers of their authors."""
