@@ -255,11 +255,15 @@ def read_store(directory: Path, name: str, kind: str = "text") -> FeatureStore:
     info = _read_info(description, kind)
     try:
         matrix = np.load(npy, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # NumPy reads the header as Python, which fails in many ways
+        reason = " ".join(str(error).split())
         raise DataFormatError(
-            f"{npy.name}: is damaged or no matrix ({error}). {advice(kind)}"
+            f"{npy.name}: is damaged or no matrix ({reason}). {advice(kind)}"
         ) from error
-    ids = lines.read_text(encoding="utf-8").split("\n")[:-1]
+    try:
+        ids = lines.read_text(encoding="utf-8").split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise DataFormatError(f"{lines.name}: is not UTF-8 ({error}). {advice(kind)}") from error
     _check(npy.name, kind, ids, matrix)
     if (matrix.shape[1], matrix.dtype.name) != (info["dim"], info["dtype"]):
         raise DataFormatError(
@@ -337,8 +341,14 @@ def _read_info(path: Path, kind: str) -> dict[str, Any]:
         raise DataFormatError(f"{path.name}: is no JSON ({error}). {advice(kind)}") from error
     known = info if isinstance(info, dict) else {}
     lacking = [key for key in (*INFO_KEYS, "dim", "dtype") if key not in known]
+    if not lacking and not _is_list_of_text(known["fields"]):
+        raise DataFormatError(f"{path.name}: `fields` is no list of names. {advice(kind)}")
     if lacking:
         raise DataFormatError(
             f"{path.name}: says nothing of `{'`, `'.join(lacking)}`. {advice(kind)}"
         )
     return known
+
+
+def _is_list_of_text(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)

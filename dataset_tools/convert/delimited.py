@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from dataset_tools.convert.problems import Problems
+from dataset_tools.convert.problems import LONGEST, Problems
 from dataset_tools.convert.ratings import Rules
 from dataset_tools.convert.raw_file import BadRows, Fault, RawFile
 from dataset_tools.manifest import describe_file
@@ -19,6 +20,7 @@ from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
 
 INNER = "\x1f"  # stands for a separator of more than one character, which Polars does not know
 PARQUET = b"PAR1"
+MOST_NAMES = 20  # of columns, in a message
 PART = 1 << 20  # rows of a parquet file that are in memory at a time
 
 
@@ -166,15 +168,10 @@ class ParquetFile:
     def __init__(self, path: Path, problems: Problems) -> None:
         self.path = path
         self.problems = problems
-        try:
+        with self._errors():
             self.scan = pl.scan_parquet(path, glob=False)
             self.names = self.scan.collect_schema().names()
             self.rows = self.scan.select(pl.len()).collect().item()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataFormatError(
-                f"{path.name}: is no sound parquet file ({str(error).splitlines()[0]}). "
-                "Download it again."
-            ) from error
 
     def frames(self, form: RatingTable) -> Iterator[pl.DataFrame]:
         """Sound rows in file order; faulty ones are reported.
@@ -183,7 +180,7 @@ class ParquetFile:
             DataFormatError: As `Problems.report` does.
         """
         for start in range(0, self.rows, PART):
-            raw = form.pick(self.scan.slice(start, PART).collect())
+            raw = form.pick(self.part(start, form.fields.values()))
             frame = form.rules.seconds(raw)
             good = form.rules.good(frame)
             for row in (~good).arg_true():
@@ -192,6 +189,15 @@ class ParquetFile:
                     fault.kind, f"{self.path.name}, row {start + row + 1}", fault.what
                 )
             yield frame.filter(good)
+
+    def part(self, start: int, names: Iterable[str]) -> pl.DataFrame:
+        """The named columns of the rows from `start` on, `PART` of them at most.
+
+        Raises:
+            DataFormatError: If the file is damaged.
+        """
+        with self._errors():
+            return self.scan.slice(start, PART).select(*dict.fromkeys(names)).collect()
 
     def second(self, form: RatingTable, user: str, item: str) -> str:
         """Name the place of the second rating of a user for an item, which there is."""
@@ -203,6 +209,17 @@ class ParquetFile:
     def description(self) -> dict[str, Any]:
         """Name, size in bytes and SHA-256, for a manifest."""
         return describe_file(self.path)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Say that the file is damaged, of which Polars may also panic."""
+        try:
+            yield
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            reason = (str(error).splitlines() or ["no reason given"])[0]
+            raise DataFormatError(
+                f"{self.path.name}: is no sound parquet file ({reason}). Download it again."
+            ) from error
 
 
 def open_table(
@@ -227,18 +244,25 @@ def check_column(path: Path, option: str, name: str, names: Sequence[str]) -> No
         ConfigError: If it is lacking; names those that are there.
     """
     if name not in names:
+        there = _listed(names)
         raise ConfigError(
-            f"{option}: {path.name} has no column `{name}`, only {', '.join(names)}."
-            f"{did_you_mean(name, names)} Correct --{option} or --separator; a file "
+            f"{option}: {path.name} has no column `{name}`, only {there}."
+            f"{did_you_mean(name, there.split(', '))} Correct --{option} or --separator; a file "
             "without a header needs the names of its columns."
         )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names, fit for a message."""
+    shown = ", ".join(names[:MOST_NAMES]) + (", ..." if len(names) > MOST_NAMES else "")
+    return "".join(letter if letter.isprintable() else "?" for letter in shown)[:LONGEST]
 
 
 def wrong_number(values: Sequence[str], names: Sequence[str]) -> Fault:
     """The fault of a line that has more or fewer values than there are columns."""
     return Fault(
         "wrong number of values",
-        f"has {len(values)} value{'s' * (len(values) != 1)}, not {len(names)}: {', '.join(names)}",
+        f"has {len(values)} value{'s' * (len(values) != 1)}, not {len(names)}: {_listed(names)}",
     )
 
 

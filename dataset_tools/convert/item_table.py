@@ -87,10 +87,9 @@ class ItemTable:
         """The values of `columns` of each row."""
         if isinstance(self.file, ParquetFile):
             for start in range(0, self.file.rows, PART):
-                part = self.file.scan.slice(start, PART).select(
-                    pl.col(name).cast(pl.String).fill_null("") for name in self.columns
-                )
-                yield from map(list, part.collect().iter_rows())
+                part = self.file.part(start, self.columns)
+                texts = (part[name].cast(pl.String).fill_null("") for name in self.columns)
+                yield from map(list, zip(*texts, strict=True))
             return
         places = [self.names.index(name) for name in self.columns]
         with contextlib.closing(self.file.blocks()) as blocks:
