@@ -121,6 +121,8 @@ def read_header(path: Path, separator: str = "\t", encoding: str = "utf-8") -> d
             return _header(path.name, file.readline().rstrip("\n"), separator)
     except FileNotFoundError as error:
         raise _missing(path) from error
+    except OSError as error:
+        raise DataFormatError(f"{path}: cannot be read ({error.strerror}). Allow it.") from error
     except UnicodeDecodeError as error:
         raise DataFormatError(f"{path.name}, line 1: is not {encoding}.") from error
 
@@ -241,6 +243,8 @@ def _read(
             blank_lines = _check_rows(path.name, file, len(types), separator)
     except FileNotFoundError as error:
         raise _missing(path) from error
+    except OSError as error:
+        raise DataFormatError(f"{path}: cannot be read ({error.strerror}). Allow it.") from error
     except UnicodeDecodeError as error:
         raise DataFormatError(
             f"{path.name}, line {_undecodable_line(path, encoding)}: is not {encoding}. "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,9 @@ import numpy as np
 
 from dataset_tools.atomic import INTER_TYPES, read_header, read_items
 from dataset_tools.convert.delimited import Layout, RatingTable, wrong_number
-from dataset_tools.convert.problems import Problems
+from dataset_tools.convert.problems import Fault, Problems
 from dataset_tools.convert.ratings import Ratings, Rules
-from dataset_tools.convert.raw_file import Fault, RawFile
+from dataset_tools.convert.raw_file import RawFile
 from dataset_tools.domains import domains_of
 from dataset_tools.feature_store import (
     ALIKE,
@@ -24,9 +23,9 @@ from dataset_tools.feature_store import (
     matrix_hash,
     read_store,
 )
-from dataset_tools.manifest import MANIFEST, describe_file
+from dataset_tools.manifest import MANIFEST, describe_file, read_object
 from dataset_tools.pair import read_rating_range
-from recbole_cdr_mm.errors import DataFormatError, UserError
+from recbole_cdr_mm.errors import ConfigError, DataFormatError, UserError
 
 ATOMIC = Layout(separator="\t", quoted=False)
 FEW_USERS = 500  # overlapped users; a tenth of them chooses, and 50 are few
@@ -78,9 +77,11 @@ def check_dataset(
 
     Raises:
         DataFormatError: If a domain is not there at all.
-        ConfigError: If the pair's YAML is malformed.
+        ConfigError: If the pair's YAML is malformed, or there is no folder `feature_path`.
     """
     names = domains_of(data_path, dataset)
+    if feature_path is not None and not feature_path.is_dir():
+        raise ConfigError(f"{feature_path}: there is no such folder. Correct --feature_path.")
     low, high = rating_range or read_rating_range(data_path, dataset)
     findings: list[Finding] = []
     domains = []
@@ -200,9 +201,8 @@ def _check_manifest(domain: _Domain) -> Iterator[Finding]:
     if not path.is_file():
         return
     try:
-        outputs = json.loads(path.read_text(encoding="utf-8"))["outputs"]
-        recorded = {output["name"]: output for output in outputs}
-    except (ValueError, KeyError, TypeError) as error:
+        recorded = {output["name"]: output for output in read_object(path)["outputs"]}
+    except (KeyError, TypeError) as error:
         yield Finding("error", path.name, f"is no manifest ({error!r})")
         return
     for name, output in recorded.items():
@@ -280,5 +280,5 @@ def _check_pair(name: str, source: _Domain, target: _Domain) -> Iterator[Finding
                     "error",
                     name,
                     f"the {kind} features differ in `{key}`: {values[0]} and {values[1]}; encode "
-                    "both domains by one command",
+                    "both domains alike",
                 )

@@ -9,6 +9,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, NoReturn
 
+from recbole_cdr_mm import __version__
 from recbole_cdr_mm.errors import EXIT_CODE, ConfigError, UserError, did_you_mean
 
 INTERRUPTED = 130  # as shells have it
@@ -70,7 +71,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         description="Make the data that recbole-cdr-mm runs on. Give options as --key=value; "
         f"COMMAND --help explains them.\n\n{lines}",
     )
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    if not argv:
+        raise ConfigError(f"give a command: {', '.join(COMMANDS)}. See `{PROGRAM} --help`.")
     if argv and argv[0] in COMMANDS:
         command = _module(argv[0])
         options = commands.add_parser(argv[0], description=command.HELP)

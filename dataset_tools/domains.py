@@ -35,12 +35,43 @@ def domains_of(data_path: Path, dataset: str) -> list[str]:
         domains = [dataset]
     for domain in domains:
         if not (data_path / domain / f"{domain}.inter").is_file():
-            there = sorted(path.parent.name for path in data_path.glob("*/*.inter"))
+            there = sorted(
+                path.stem for path in data_path.glob("*/*.*") if path.suffix in (".inter", ".yaml")
+            )
+            what = (
+                f"there is no {domain}/{domain}.inter and no pair `{dataset}`"
+                if domains == [dataset]
+                else f"there is no {domain}/{domain}.inter, of the pair `{dataset}`"
+            )
             raise DataFormatError(
-                f"{data_path}: there is no {domain}/{domain}.inter.{did_you_mean(domain, there)} "
+                f"{data_path}: {what}.{did_you_mean(domain, there)} "
                 "Correct --data_path and --dataset, or convert the data first."
             )
     return domains
+
+
+def refuse_pair_folder(data_path: Path, domain: str) -> None:
+    """Refuse to put a domain into the folder of a pair, where it would not be found.
+
+    Raises:
+        ConfigError: If the folder has the YAML of a pair.
+    """
+    file = data_path / domain / f"{domain}.yaml"
+    if file.exists():
+        raise ConfigError(f"`{domain}` is a pair: there is {file}. Take another --dataset.")
+
+
+def refuse_domain_folder(data_path: Path, pair: str) -> None:
+    """Refuse to make a pair of a domain's name, which would hide the domain.
+
+    Raises:
+        ConfigError: If the folder has the ratings of a domain, or a file has its name.
+    """
+    folder = data_path / pair
+    if (folder / f"{pair}.inter").exists():
+        raise ConfigError(f"`{pair}` is a domain: there is {pair}.inter. Take another name.")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is a file. Take another name, or remove it.")
 
 
 def items_of(data_path: Path, domain: str) -> set[str]:
@@ -93,8 +124,12 @@ def _pair(name: str, content: str) -> list[str]:
     try:
         pair = yaml.safe_load(content)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: is no YAML ({error}).") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{name}: is no YAML ({reason}). Correct it.") from error
     keys = ("source_dataset", "target_dataset")
     if not isinstance(pair, dict) or not all(isinstance(pair.get(key), str) for key in keys):
         raise ConfigError(f"{name}: a pair needs `source_dataset` and `target_dataset`.")
-    return [pair[key] for key in keys]
+    domains = [pair[key] for key in keys]
+    if domains[0] == domains[1]:
+        raise ConfigError(f"{name}: source and target are both `{domains[0]}`. Name two domains.")
+    return domains

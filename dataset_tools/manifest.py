@@ -55,3 +55,12 @@ def write_manifest(
     with atomic_path(path) as file:
         text = json.dumps(content, indent=2, ensure_ascii=False)
         file.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object, as a manifest is; what is none, or is not there, is empty."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

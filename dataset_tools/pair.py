@@ -13,8 +13,8 @@ import yaml
 from numpy.typing import NDArray
 
 from dataset_tools.atomic import read_inter
-from dataset_tools.domains import domains_of
-from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
+from dataset_tools.domains import domains_of, refuse_domain_folder
+from dataset_tools.manifest import MANIFEST, describe_file, read_object, write_manifest
 from dataset_tools.safe_output import atomic_path
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
@@ -95,7 +95,7 @@ def make_pair(
     source: str,
     target: str,
     *,
-    rating_range: tuple[float, float] = STARS,
+    rating_range: tuple[float, float] | None = None,
 ) -> list[Size]:
     """Make two domains a pair: the command `pair`.
 
@@ -104,7 +104,8 @@ def make_pair(
         dataset: The pair to be; its YAML is written to `<data_path>/<dataset>/<dataset>.yaml`.
         source: The domain in which all users have a past.
         target: The domain in which cold-start users are new.
-        rating_range: Lowest and highest rating of both.
+        rating_range: Lowest and highest rating of both; by default what their manifests say, or
+            1 to 5.
 
     Returns:
         The sizes of source and target.
@@ -121,6 +122,10 @@ def make_pair(
     for domain in (source, target):
         if domains_of(data_path, domain) != [domain]:
             raise ConfigError(f"`{domain}` is a pair. Give one of its domains.")
+    _refuse_own_settings(data_path / dataset / f"{dataset}.yaml")
+    if rating_range is None:
+        ranges = [read_rating_range(data_path, domain) for domain in (source, target)]
+        rating_range = min(low for low, _ in ranges), max(high for _, high in ranges)
     sizes = sizes_of(read_domains(data_path, [source, target], rating_range))
     write_pair_file(data_path, dataset, source, target, rating_range=rating_range)
     folder = data_path / dataset
@@ -153,8 +158,9 @@ def write_pair_file(
         rating_range: Lowest and highest rating of both; written where it is not 1 to 5.
 
     Raises:
-        ConfigError: If the folder cannot be written to.
+        ConfigError: If the folder cannot be written to, or the name is that of a domain.
     """
+    refuse_domain_folder(data_path, dataset)
     settings: dict[str, Any] = {"source_dataset": source, "target_dataset": target}
     if rating_range != STARS:
         settings["rating_range"] = list(rating_range)
@@ -164,7 +170,7 @@ def write_pair_file(
 
 
 def read_rating_range(data_path: Path, dataset: str) -> tuple[float, float]:
-    """Rating range of a pair, from its YAML; that of stars where there is none, as for a domain.
+    """Rating range of a pair, from its YAML, or of a domain, from its manifest; else that of stars.
 
     Args:
         data_path: The folder of the domains.
@@ -175,7 +181,8 @@ def read_rating_range(data_path: Path, dataset: str) -> tuple[float, float]:
     """
     file = data_path / dataset / f"{dataset}.yaml"
     if not file.is_file():
-        return STARS
+        made = read_object(data_path / dataset / f"{dataset}{MANIFEST}")
+        return check_range(made.get("options", {}).get("rating_range", STARS))
     settings = yaml.safe_load(file.read_text(encoding="utf-8"))
     if settings.get("user_link") is not None:
         raise ConfigError(
@@ -183,6 +190,18 @@ def read_rating_range(data_path: Path, dataset: str) -> tuple[float, float]:
             "equal. Rename the source domain's users in its .inter file."
         )
     return check_range(settings.get("rating_range", STARS))
+
+
+def _refuse_own_settings(file: Path) -> None:
+    """Refuse to write over a pair's YAML that says more than this command would write."""
+    if file.is_file():
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+        own = sorted(set(settings or {}) - {"source_dataset", "target_dataset", "rating_range"})
+        if own:
+            raise ConfigError(
+                f"{file}: has settings of its own ({', '.join(own)}), which would be lost. Edit "
+                "it, or take another --dataset."
+            )
 
 
 def check_range(value: Any) -> tuple[float, float]:
@@ -194,7 +213,7 @@ def check_range(value: Any) -> tuple[float, float]:
     >>> check_range("0.5,5"), check_range([0, 10])
     ((0.5, 5.0), (0.0, 10.0))
     """
-    parts = value.split(",") if isinstance(value, str) else value
+    parts = value.strip("[]").split(",") if isinstance(value, str) else value
     try:
         low, high = (float(part) for part in parts)
     except (TypeError, ValueError):

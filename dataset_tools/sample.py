@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dataset_tools.atomic import read_items, write_inter, write_items
-from dataset_tools.domains import domains_of
+from dataset_tools.domains import domains_of, refuse_domain_folder
 from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
 from dataset_tools.pair import (
     Domain,
@@ -65,6 +65,7 @@ def make_sample(
     taken = {dataset, *names} & {to, *new_names}
     if taken:
         raise ConfigError(f"to `{to}` would write over `{min(taken)}`. Choose another name.")
+    refuse_domain_folder(data_path, to)
     rating_range = read_rating_range(data_path, dataset)
     domains = read_domains(data_path, names, rating_range)
     before = sizes_of(domains)
@@ -72,6 +73,7 @@ def make_sample(
     sampled = [replace(d, name=new) for d, new in zip(drawn, new_names, strict=True)]
     after = sizes_of(sampled)
     options = {"dataset": dataset, "to": to, "ratio": ratio, "seed": seed}
+    options["rating_range"] = list(rating_range)
     for name, domain, old, new in zip(names, sampled, before, after, strict=True):
         _write_domain(
             data_path, name, domain, options, {"before": asdict(old), "after": asdict(new)}

@@ -13,6 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from dataset_tools.atomic import write_inter, write_items
+from dataset_tools.domains import refuse_domain_folder
 from dataset_tools.feature_store import content_hash, item_texts, write_store
 from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
 from dataset_tools.pair import write_pair_file
@@ -232,6 +233,8 @@ def make_pair(
     _check_sizes(n_overlapped, n_source_only, n_target_only)
     _check_ratings(source_ratings_per_user, n_source_items)
     _check_ratings(target_ratings_per_user, n_target_items)
+    if seed < 0:
+        raise ConfigError(f"seed must be 0 or more, not {seed}.")
     world = WORLDS[structure]
     rng = np.random.default_rng(seed)
     n_users = n_overlapped + n_source_only + n_target_only
@@ -318,6 +321,7 @@ def write_pair(
         ConfigError: If the folder cannot be written to.
     """
     source, target = domain_names(name)
+    refuse_domain_folder(data_path, name)
     for domain, inter, items in (
         (source, pair.source_inter, pair.source_items),
         (target, pair.target_inter, pair.target_items),

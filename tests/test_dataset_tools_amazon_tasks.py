@@ -9,6 +9,7 @@ from model_checks import run_mm
 
 from dataset_tools.atomic import read_items
 from dataset_tools.cli import main
+from dataset_tools.convert.amazon import convert
 from dataset_tools.convert.amazon_tasks import (
     CATEGORIES,
     TABLE_1,
@@ -110,6 +111,20 @@ def test_missing_files_are_named_with_the_command_that_fetches_them(tmp_path: Pa
     ):
         convert_tasks(tmp_path / "raw", tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+def test_options_that_say_nothing_are_refused(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw")
+    reviews = tmp_path / "raw" / "reviews_Books_5.json.gz"
+    with pytest.raises(ConfigError, match="template says how texts are made of metadata"):
+        convert(reviews, "d", tmp_path, template="{title}")
+    with pytest.raises(ConfigError, match="stands the name of a field alone"):
+        convert(reviews, "d", tmp_path, meta=reviews, template="{title!r:>30}")
+    with pytest.raises(
+        DataFormatError, match=r"meta_CDs_and_Vinyl\.json: has none of the 12"
+    ):
+        convert(reviews, "d", tmp_path, meta=tmp_path / "raw" / "meta_CDs_and_Vinyl.json")
+    assert not (tmp_path / "d").exists()
 
 
 def test_an_unknown_task(tmp_path: Path) -> None:

@@ -162,11 +162,17 @@ def test_changed_outputs_and_missing_texts_are_warnings(data: Path) -> None:
     assert found(data, "error", "d") == ["d.manifest.json: is no manifest (KeyError('outputs'))"]
 
 
-def test_ratings_beyond_five_need_the_range(data: Path) -> None:
+def test_the_range_of_ratings_is_that_of_the_manifest(data: Path) -> None:
     ratings = data / "r.csv"
     ratings.write_text("user_id,item_id,rating\nu1,c1,8\nu2,c2,5\n")
-    options = ["--rating_range=1,10", "--dataset=d", f"--data_path={data}"]
-    main(["csv", f"--ratings={ratings}", *options])
+    for name in ("d", "e"):
+        options = ["--rating_range=1,10", f"--dataset={name}", f"--data_path={data}"]
+        main(["csv", f"--ratings={ratings}", *options])
+    assert found(data, "error", "d") == []
+    main(["pair", "--dataset=de", "--source=d", "--target=e", f"--data_path={data}"])
+    assert "rating_range:\n- 1.0\n- 10.0\n" in (data / "de" / "de.yaml").read_text()
+    assert found(data, "error", "de") == []
+    (data / "d" / "d.manifest.json").unlink()
     assert any("rating out of range" in error for error in found(data, "error", "d"))
     assert not [
         finding
@@ -177,7 +183,8 @@ def test_ratings_beyond_five_need_the_range(data: Path) -> None:
 
 def test_a_data_set_that_is_not_there(data: Path) -> None:
     with pytest.raises(
-        DataFormatError, match=r"there is no p_dc/p_dc\.inter\. Did you mean `p_cd`"
+        DataFormatError,
+        match=r"there is no p_dc/p_dc\.inter and no pair `p_dc`\. Did you mean `p_cd`",
     ):
         check_dataset(data, "p_dc")
 

@@ -27,10 +27,10 @@ def test_from_nothing_to_features(tmp_path: Path, capsys: pytest.CaptureFixture[
     code, out, _ = run("synthetic", "--dataset=demo", data, *SMALL, capsys=capsys)
     assert code == 0
     header, movie, cd, last = out.splitlines()
-    assert header.split() == ["domain", "users", "items", "ratings", "written", "to"]
-    assert movie.split()[:3] == ["demo_movie", "32", "30"]
+    assert header.split() == ["domain", "items", "users", "ratings", "written", "to"]
+    assert movie.split()[:3] == ["demo_movie", "30", "32"]
     assert movie.endswith(str(tmp_path / "demo_movie"))
-    assert cd.split()[:3] == ["demo_cd", "33", "30"]
+    assert cd.split()[:3] == ["demo_cd", "30", "33"]
     assert last.startswith("25 overlapped users; ")
 
     options = ["--encoder=lsa", f"--feature_path={tmp_path / 'f'}", "--dtype=float16"]
@@ -96,7 +96,7 @@ def test_general_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> 
             ["txet"],
             f"unknown command `txet`; there are {', '.join(COMMANDS)}. Did you mean `text`?",
         ),
-        ([], "the following arguments are required: COMMAND"),
+        ([], "give a command: download, amazon, "),
         (
             ["text", "--datset=x"],
             "unknown option `--datset`. Did you mean `--dataset`? "

@@ -11,6 +11,8 @@ import pytest
 from dataset_tools.atomic import read_inter, read_items
 from dataset_tools.cli import main
 from dataset_tools.convert.table import convert
+from dataset_tools.pair import make_pair, write_pair_file
+from dataset_tools.synthetic import make_dataset
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 START = 1_147_880_044
@@ -257,7 +259,8 @@ def test_faulty_items_are_named_by_their_first_line(tmp_path: Path) -> None:
         ({"duplicates": "lats"}, r"duplicates `lats` .*Did you mean `last`\?"),
         ({"k_core": -1}, r"k_core must be 0 or more"),
         ({"on_error": "skpi"}, r"on_error `skpi` .*Did you mean `skip`\?"),
-        ({"max_errors": -1}, r"max_errors must be 0 or more"),
+        ({"max_errors": 3}, r"max_errors counts with --on_error=skip alone"),
+        ({"on_error": "skip", "max_errors": -1}, r"max_errors must be 0 or more"),
     ],
 )
 def test_refuses_options(tmp_path: Path, options: dict[str, Any], message: str) -> None:
@@ -281,3 +284,105 @@ def test_two_files_make_a_pair_by_the_command_line(
     main(["pair", "--dataset=p", "--source=films", "--target=books", "--rating_range=0.5,5", data])
     main(["check", "--dataset=p", data])
     assert "2 users are in both domains" in capsys.readouterr().out
+
+
+def test_an_item_file_of_an_earlier_conversion_is_not_left_beside_new_ratings(
+    tmp_path: Path,
+) -> None:
+    file = ratings_csv(tmp_path / "r.csv")
+    items = write(tmp_path / "i.csv", ITEMS)
+    convert(file, "films", tmp_path, **NAMES, items=items, title="title")
+    before = (tmp_path / "films" / "films.inter").read_bytes()
+    with pytest.raises(ConfigError, match=r"has films\.item of an earlier conversion"):
+        convert(file, "films", tmp_path, **NAMES, duplicates="first")
+    assert (tmp_path / "films" / "films.inter").read_bytes() == before
+    (tmp_path / "films" / "films.item").unlink()
+    convert(file, "films", tmp_path, **NAMES, duplicates="first")
+
+
+def test_items_that_match_none_of_the_ratings_are_refused(tmp_path: Path) -> None:
+    file = ratings_csv(tmp_path / "r.csv")
+    options: dict[str, Any] = {"items": write(tmp_path / "i.csv", ITEMS), "text": ["plot"]}
+    with pytest.raises(
+        DataFormatError, match=r"i\.csv: has none of the 2 rated items, for"
+    ):
+        convert(file, "films", tmp_path, **NAMES, **options, items_id="title")
+    assert not (tmp_path / "films").exists()
+    assert convert(file, "films", tmp_path, **NAMES, **options).with_text == 1
+
+
+def test_items_may_be_written_in_another_way_than_ratings(tmp_path: Path) -> None:
+    """As in MovieLens 100K: u.data has tabs, u.item has bars and is latin-1."""
+    convert(
+        ratings_csv(tmp_path / "u.data", "\t", header=False),
+        "films",
+        tmp_path,
+        **NO_HEADER | {"separator": "\t"},
+        items=write(tmp_path / "u.item", "10|Amélie (2001)|Comedy\n", "latin-1"),
+        items_columns=["movieId", "title", "genres"],
+        items_separator="|",
+        items_encoding="latin-1",
+        title="title",
+    )
+    items = read_items(tmp_path / "films" / "films.item")
+    assert items["title"].tolist() == ["Amélie (2001)", ""]
+
+
+def test_whole_numbers_that_pandas_made_floats_stay_ids(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user_id": [7.0, 8.0], "item_id": [1.0, 2.0], "rating": [3, 4]})
+    frame.write_parquet(tmp_path / "r.parquet")
+    convert(tmp_path / "r.parquet", "d", tmp_path)
+    assert [row[:2] for row in rows(tmp_path, "d")] == [["7", "1"], ["8", "2"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("user_id,item_id,rating\nu,i,3\n", {"item": "user_id"}, "One column stands for two of"),
+        ('{"user_id": "u"}\n', {}, "is JSON, not delimited text.*the command amazon"),
+        ("user_id:token\titem_id:token\nu\ti\n", {"separator": "\t"}, "needs no conversion"),
+        ("user_id;item_id;rating\nu;i;3\n", {"columns": list("abc")}, "has no column `user_id`"),
+    ],
+)
+def test_tables_that_are_something_else(
+    tmp_path: Path, content: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((ConfigError, DataFormatError), match=message):
+        convert(write(tmp_path / "r", content), "d", tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("line", "options", "advice"),
+    [
+        ("ann;10;4", {}, "say what stands between values with --separator"),
+        ("ann,10,4,2011-03-02", {}, "say --time_unit or --time_format"),
+        ("ann,10,4,1147880044000", {}, "say --time_unit or --time_format"),
+        ("ann,10,4,2011", {"time_format": "%Y-%m-%d"}, "the time '2011' is not of the form %Y-%m-%d"),
+        ("ann,10,9,1147880044", {}, "--rating_range says how far ratings go"),
+    ],
+)
+def test_advice_names_the_option(
+    tmp_path: Path, line: str, options: dict[str, Any], advice: str
+) -> None:
+    file = write(tmp_path / "r.csv", f"user_id,item_id,rating,timestamp\n{line}\n")
+    with pytest.raises(DataFormatError, match=advice):
+        convert(file, "d", tmp_path, **options)
+
+
+def test_names_of_pairs_and_domains_are_kept_apart(tmp_path: Path) -> None:
+    data = f"--data_path={tmp_path}"
+    file = ratings_csv(tmp_path / "r.csv")
+    for name in ("films", "books"):
+        convert(file, name, tmp_path, **NAMES)
+    main(["pair", "--dataset=p", "--source=films", "--target=books", data])
+    with pytest.raises(ConfigError, match=r"`p` is a pair"):
+        convert(file, "p", tmp_path, **NAMES)
+    convert(file, "q", tmp_path, **NAMES)
+    with pytest.raises(ConfigError, match="`q` is a domain"):
+        write_pair_file(tmp_path, "q", "films", "books")
+    with pytest.raises(ConfigError, match="`q` is a domain"):
+        make_dataset(tmp_path, "q", users=40, items=30, ratings_per_user=5)
+    with (tmp_path / "p" / "p.yaml").open("a") as yaml:
+        yaml.write("test_user_ratio: 0.5\n")
+    with pytest.raises(ConfigError, match=r"settings of its own \(test_user_ratio\)"):
+        make_pair(tmp_path, "p", "books", "films")

@@ -28,7 +28,8 @@ def test_finds_the_domains_of_a_data_set(pair_path: Path) -> None:
     assert domains_of(pair_path, "mc") == ["movie", "cd"]
     assert domains_of(pair_path, "movie") == ["movie"]
     with pytest.raises(
-        DataFormatError, match=r"there is no movi/movi\.inter\. Did you mean `movie`"
+        DataFormatError,
+        match=r"there is no movi/movi\.inter and no pair `movi`\. Did you mean `movie`",
     ):
         domains_of(pair_path, "movi")
     with pytest.raises(DataFormatError, match=r"there is no demo_movie/demo_movie\.inter"):

@@ -334,7 +334,10 @@ def test_files_that_are_not_there(
     assert f"DataFormatError: {missing}: there is no such file. Correct --features." in error
     assert "there is no such file" in refused(capsys, tmp_path, data_path)
     error = refused(capsys, file, data_path, f"--feature_path={out}", dataset="cds")
-    assert f"DataFormatError: {data_path}: there is no cds/cds.inter. Did you mean `cd`?" in error
+    assert (
+        f"DataFormatError: {data_path}: there is no cds/cds.inter and no pair `cds`. "
+        "Did you mean `cd`?" in error
+    )
     assert not out.exists()
 
 

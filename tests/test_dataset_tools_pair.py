@@ -94,7 +94,11 @@ def test_a_domain_may_have_no_times(data_path: Path) -> None:
             r"No user is in both domains: `books` has 2 users such as `a`, `music` has 1 such as "
             r"`d`\. .* rename them",
         ),
-        (("p", "books", "musik"), DataFormatError, r"no musik/musik.inter\. Did you mean `music`"),
+        (
+            ("p", "books", "musik"),
+            DataFormatError,
+            r"no musik/musik.inter and no pair `musik`\. Did you mean `music`",
+        ),
         (("p", "books", "books"), ConfigError, "must be three different names"),
         (("books", "books", "music"), ConfigError, "must be three different names"),
         (("p", "old", "music"), ConfigError, r"`old` is a pair\. Give one of its domains"),
@@ -132,8 +136,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--source=pair_movie", "--target=pair_cd", f"--data_path={tmp_path}"]
     main(["pair", "--dataset=mine", *options, "--rating_range=0,5"])
     header, source, target, written = capsys.readouterr().out.splitlines()
-    assert header.split() == ["domain", "users", "items", "ratings", "overlapped", "users"]
-    assert source.split()[:2] == ["pair_movie", "50"]
+    assert header.split() == ["domain", "items", "users", "ratings", "overlapped", "users"]
+    assert source.split()[:3:2] == ["pair_movie", "50"]
     assert source.endswith("40 (80.0% of its users)")
     assert target.endswith("40 (80.0% of its users)")
     assert written == f"written to {tmp_path / 'mine' / 'mine.yaml'}"

@@ -151,7 +151,7 @@ def test_items_stand_in_the_order_of_the_metadata_each_once(tmp_path: Path) -> N
 def test_more_products_than_are_held_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataset_tools.convert.products.PART", 7)
+    monkeypatch.setattr("dataset_tools.convert.domain_writer.PART", 7)
     small_blocks(monkeypatch, 200)
     items = pd.DataFrame({"item_id": [f"B{number:09d}" for number in range(50)]})
     items = items.assign(title=items["item_id"] + " x", text="")

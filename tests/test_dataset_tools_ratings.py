@@ -125,7 +125,7 @@ def test_options_that_cannot_be_are_refused(tmp_path: Path) -> None:
         ({"duplicates": "lats"}, "duplicates `lats` is not one of .* Did you mean `last`"),
         ({"k_core": -1}, "k_core must be 0 or more, not -1"),
         ({"on_error": "skpi"}, "on_error `skpi` is not one of stop, skip. Did you mean `skip`"),
-        ({"max_errors": -1}, "max_errors must be 0 or more, not -1"),
+        ({"on_error": "skip", "max_errors": -1}, "max_errors must be 0 or more, not -1"),
         ({"release": "2015"}, "release `2015` is not one of 2014, 2018, 2023"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -269,7 +269,7 @@ def test_the_columns_of_2023_are_found_by_their_header(
 
     content = content.replace(b"parent_asin", b"asin", 1)
     message = refusal(write(tmp_path / "r.csv", content), tmp_path / "none", release="2023")
-    assert message.startswith("r.csv, line 1: the content does not tell the release: b'rating,user")
+    assert message.startswith("r.csv, line 1: the content does not tell the release: rating,user")
 
 
 @pytest.mark.parametrize(

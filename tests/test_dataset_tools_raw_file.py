@@ -112,7 +112,7 @@ def test_a_gzip_file_that_is_cut_off_is_named_by_its_last_line(
     cut = packed[: int(kept * len(packed))]
     unpacked = zlib.decompressobj(31).decompress(cut)
     message = refusal(write(path, cut), tmp_path)
-    assert ": the packed file is cut off in this line. " in message
+    assert ": the packed file is cut off in this line, and all that follows is missing. " in message
     line = faulty_line(message, "r.json.gz", unpacked, packed=True)
     assert unpacked.endswith(b"\n" + line)
 
@@ -145,7 +145,8 @@ def test_a_packed_file_that_is_cut_off_in_its_first_line_is_no_crash(
     for kept in (4, 9, 12, 20, len(packed) // 2):
         message = refusal(write(tmp_path / "r", packed[:kept]), tmp_path, on_error=on_error)
         assert message == (
-            "r, line 1, byte 0 of the unpacked file: the packed file is cut off in this line. "
+            "r, line 1, byte 0 of the unpacked file: the packed file is cut off in this line, "
+            "and all that follows is missing. "
             "Nothing of it can be read; download it again."
         )
 
@@ -159,7 +160,7 @@ def test_a_zstd_file_that_is_cut_off_is_named_by_its_last_line(
     assert convert(path, "ab", tmp_path).read == 2500
     write(path, packed[: len(packed) * 4 // 5])
     message = refusal(path, tmp_path)
-    assert ": the packed file is cut off in this line. " in message
+    assert ": the packed file is cut off in this line, and all that follows is missing. " in message
     line = faulty_line(message, path.name, content, packed=True)
     number = content.splitlines().index(line)
     assert 1000 < number < 2500

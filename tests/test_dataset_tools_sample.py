@@ -141,7 +141,13 @@ def test_the_manifest_says_where_it_comes_from(synthetic: Path) -> None:
     folder = synthetic / "told_source"
     manifest = json.loads((folder / "told_source.manifest.json").read_text())
     assert manifest["command"] == "sample"
-    assert manifest["options"] == {"dataset": "demo", "to": "told", "ratio": 0.3, "seed": 2}
+    assert manifest["options"] == {
+        "dataset": "demo",
+        "to": "told",
+        "ratio": 0.3,
+        "seed": 2,
+        "rating_range": [1.0, 6.0],
+    }
     assert manifest["counts"]["before"]["ratings"] == before.ratings
     assert manifest["counts"]["after"]["overlapped"] == after.overlapped
     for key, name, where in (
@@ -236,5 +242,6 @@ def test_command(synthetic: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "c_source",
         "demo_cd",
         "c_target",
+        "written",
     ]
     assert "1,500 (76.9% of its users)" in out.splitlines()[1]

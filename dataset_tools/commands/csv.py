@@ -47,8 +47,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time", help="column of times; default: timestamp, where there is one")
     parser.add_argument(
         "--separator",
-        type=lambda value: "\t" if value == "tab" else value,
-        help="of values, one or more characters, or `tab`; default: ,",
+        type=_separator,
+        help="between two values, one or more characters, or `tab`; default: ,",
     )
     parser.add_argument("--encoding", help="of the text; default: utf-8")
     parser.add_argument(
@@ -64,10 +64,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--items", type=Path, help="the file of the items; none: no item texts")
     parser.add_argument("--items_id", help="its column of items; default: that of --item")
     parser.add_argument("--items_columns", type=name_list, help="as --columns, of this file")
+    parser.add_argument("--items_separator", type=_separator, help="default: that of --separator")
+    parser.add_argument("--items_encoding", help="default: that of --encoding")
     parser.add_argument("--title", help="its column of titles")
     parser.add_argument("--text", type=name_list, help="its columns that make the text")
     add_rating_options(parser)
     add_problem_options(parser)
+
+
+def _separator(value: str) -> str:
+    """Take a tab as people write it."""
+    return "\t" if value in ("tab", "\\t") else value
 
 
 def run(**options: Any) -> None:

@@ -26,8 +26,12 @@ example:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command can be told."""
     parser.add_argument("--release", required=True, help=", ".join(url_table.RELEASES))
-    parser.add_argument("--category", type=name_list, help="one or more, as CDs_and_Vinyl,Books")
-    parser.add_argument("--raw", type=Path, help="the folder to write to")
+    parser.add_argument(
+        "--category",
+        type=name_list,
+        help="one or more, as CDs_and_Vinyl,Books; needed but for --list",
+    )
+    parser.add_argument("--raw", type=Path, help="the folder to write to; needed but for --list")
     parser.add_argument(
         "--kind", type=name_list, help=f"kinds of file; default: {','.join(url_table.KINDS)}"
     )

@@ -29,17 +29,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--target", type=plain_name, required=True, help="domain in which users are new"
     )
     parser.add_argument(
-        "--rating_range", type=pair.check_range, help="lowest and highest rating; default: 1,5"
+        "--rating_range",
+        type=pair.check_range,
+        help="lowest and highest rating; default: what the domains' manifests say, or 1,5",
     )
 
 
 def run(**options: Any) -> None:
     """Run the command."""
-    rows = [("domain", "users", "items", "ratings", "overlapped users")]
+    rows = [("domain", "items", "users", "ratings", "overlapped users")]
     for size in pair.make_pair(**options):
-        users, items, ratings = (f"{n:,}" for n in (size.users, size.items, size.ratings))
+        items, users, ratings = (f"{n:,}" for n in (size.items, size.users, size.ratings))
         share = f"{size.overlapped:,} ({size.overlapped_share:.1%} of its users)"
-        rows.append((size.domain, users, items, ratings, share))
+        rows.append((size.domain, items, users, ratings, share))
     print_table(rows)
     name = options["dataset"]
     print(f"written to {options['data_path'] / name / f'{name}.yaml'}")

@@ -35,11 +35,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(**options: Any) -> None:
     """Run the command."""
-    header = ("domain", "users", "items", "ratings", "density", "ratings/user", "ratings/item")
+    header = ("domain", "items", "users", "ratings", "density", "ratings/user", "ratings/item")
     rows: list[tuple[str, ...]] = [(*header, "overlapped users")]
     for sizes in sample.make_sample(**options):
         for size in sizes:
-            counts = (size.users, size.items, size.ratings)
+            counts = (size.items, size.users, size.ratings)
             numbers = (
                 *(f"{count:,}" for count in counts),
                 f"{size.density:.4%}",
@@ -49,3 +49,4 @@ def run(**options: Any) -> None:
             share = f"{size.overlapped:,} ({size.overlapped_share:.1%} of its users)"
             rows.append((size.domain, *numbers, share))
     print_table(rows)
+    print(f"written to {options['data_path'] / options['to']}, and its two domains beside it")

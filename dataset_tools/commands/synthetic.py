@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(**options: Any) -> None:
     """Run the command."""
     pair = synthetic.make_dataset(**options)
-    rows = [("domain", "users", "items", "ratings", "written to")]
+    rows = [("domain", "items", "users", "ratings", "written to")]
     for name, inter, items in zip(
         synthetic.domain_names(options["dataset"]),
         (pair.source_inter, pair.target_inter),
@@ -47,7 +47,7 @@ def run(**options: Any) -> None:
     ):
         users = inter["user_id"].nunique()
         folder = options["data_path"] / name
-        rows.append((name, f"{users:,}", f"{len(items):,}", f"{len(inter):,}", str(folder)))
+        rows.append((name, f"{len(items):,}", f"{users:,}", f"{len(inter):,}", str(folder)))
     print_table(rows)
     print(
         f"{pair.n_overlapped:,} overlapped users; noise alone gives a target RMSE of "

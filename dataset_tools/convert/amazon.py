@@ -20,13 +20,14 @@ from pathlib import Path
 
 import polars as pl
 
+from dataset_tools.convert.delimited import PARQUET
 from dataset_tools.convert.domain_writer import Converted, write_domain
-from dataset_tools.convert.problems import MAX_ERRORS, Problems
+from dataset_tools.convert.problems import Fault, Problems, printable
 from dataset_tools.convert.products import TEMPLATE, Products, Template
 from dataset_tools.convert.ratings import Rules, read_ratings
-from dataset_tools.convert.raw_file import BadRows, Fault, RawFile
+from dataset_tools.convert.raw_file import BadRows, RawFile
 from dataset_tools.options import check_choice
-from recbole_cdr_mm.errors import DataFormatError
+from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 RELEASES = ("2014", "2018", "2023")
 FIELDS = ("user_id", "item_id", "rating", "timestamp")
@@ -50,9 +51,9 @@ def convert(
     release: str | None = None,
     k_core: int = 0,
     duplicates: str = "last",
-    template: str = TEMPLATE,
+    template: str | None = None,
     on_error: str = "stop",
-    max_errors: int = MAX_ERRORS,
+    max_errors: int | None = None,
 ) -> Converted:
     """Convert the ratings and the items of one product category.
 
@@ -67,7 +68,7 @@ def convert(
         release: One of `RELEASES`, where the content of `reviews` does not tell.
         k_core: See `read_ratings`.
         duplicates: Likewise.
-        template: See `Template`.
+        template: See `Template`; by default `TEMPLATE`.
         on_error: See `Problems`.
         max_errors: Likewise, for both files together.
 
@@ -80,6 +81,9 @@ def convert(
     """
     problems = Problems(on_error, max_errors)
     file = RawFile(reviews, problems)
+    if meta is None and template is not None:
+        raise ConfigError("template says how texts are made of metadata. Give that as --meta.")
+    template = TEMPLATE if template is None else template
     describe = Template(template)
     products = None if meta is None else Products(RawFile(meta, problems), describe)
     form = recognise(file, release)
@@ -96,7 +100,7 @@ def convert(
             "on_error": on_error,
             "max_errors": max_errors,
         },
-        inputs=[file, *([] if products is None else [products.file])],
+        file=file,
         ratings=ratings,
         counts=counts,
         items=products,
@@ -184,6 +188,7 @@ class CsvRatings:
                 "columns in another order",
                 f"{row['user_id']!r} is an item and {row['item_id']!r} a user: columns stand in "
                 f"the order of {other}, not of {self.release}",
+                f"Leave --release out, or say --release={other}, if all lines are so",
             )
         return self.rules.explain(*(row[field] for field in FIELDS))
 
@@ -209,13 +214,20 @@ def recognise(file: RawFile, release: str | None = None) -> JsonReviews | CsvRat
     else:
         form = _csv_form(head, release)
     if form is None or (release is not None and release != form.release):
-        says = "the content does not tell the release" if form is None else f"is of {form.release}"
+        if head[0].startswith(PARQUET):
+            raise DataFormatError(f"{file.path.name}: is parquet. Convert it with the command csv.")
+        shown = printable(head[0][:80].decode("utf-8", "replace"))
+        if form is not None:
+            raise DataFormatError(
+                f"{file.path.name}, line 1: is of {form.release}, not of {release}: {shown}. Leave "
+                "--release out, or give the other file."
+            )
         raise DataFormatError(
-            f"{file.path.name}, line 1: {says}: {head[0][:80]!r}. Reviews are JSON lines with "
-            f"{', '.join(OLD_NAMES)} (2014, 2018) or {', '.join(NEW_NAMES)} (2023); ratings are "
-            "user,item,rating,time (2014), item,user,rating,time (2018) or have a header (2023). "
-            "Say --release=2014 or 2018 where the ids are of another form; `dataset_tools csv` "
-            "reads any other file."
+            f"{file.path.name}, line 1: the content does not tell the release: {shown}. Reviews "
+            f"are JSON lines with {', '.join(OLD_NAMES)} (2014, 2018) or {', '.join(NEW_NAMES)} "
+            "(2023); ratings are user,item,rating,time (2014), item,user,rating,time (2018) or "
+            "have a header (2023). Say --release=2014 or 2018 where the ids are of another form; "
+            "the command csv reads any other file."
         )
     return form
 

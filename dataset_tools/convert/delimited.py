@@ -6,15 +6,14 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from dataset_tools.convert.problems import LONGEST, Problems
+from dataset_tools.convert.problems import Fault, Problems, printable
 from dataset_tools.convert.ratings import Rules
-from dataset_tools.convert.raw_file import BadRows, Fault, RawFile
+from dataset_tools.convert.raw_file import BadRows, RawFile
 from dataset_tools.manifest import describe_file
 from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
 
@@ -120,7 +119,7 @@ class RatingTable:
         try:
             text = self.layout.to_utf8(line).decode("utf-8")
         except UnicodeDecodeError as error:
-            return Fault("wrong encoding", f"is not {self.layout.encoding} ({error})")
+            return wrong_encoding(self.layout, error)
         try:
             values = next(self.layout.reader([text], strict=True))
         except csv.Error as error:
@@ -139,19 +138,31 @@ class RatingTable:
                 if self.time_format:
                     column = column.str.to_datetime(self.time_format, strict=False)
                 column = column.cast(pl.Datetime("us")).dt.epoch("us") / 1_000_000
-            kind = pl.String if field in ("user_id", "item_id") else pl.Float64
-            columns.append(column.cast(kind, strict=False).alias(field))
+            if field in ("user_id", "item_id"):
+                if frame.schema[name].is_float():  # pandas makes such of whole numbers with gaps
+                    column = column.cast(pl.Int64, strict=False)
+                columns.append(column.cast(pl.String).alias(field))
+            else:
+                columns.append(column.cast(pl.Float64, strict=False).alias(field))
         return frame.select(columns)
 
     def explain_row(self, values: Sequence[object]) -> Fault:
         """What is wrong with the values of `fields`, in their order."""
-        if self.time_format and len(values) > 3:
-            try:
-                time: object = datetime.strptime(str(values[3]), self.time_format)
-            except ValueError as error:
-                return Fault("bad time", f"the time {values[3]!r} is no date ({error})")
-            values = [*values[:3], time.replace(tzinfo=UTC).timestamp()]  # type: ignore[attr-defined]
-        return self.rules.explain(*values)
+        if len(values) < 4:
+            return self.rules.explain(*values)
+        user, item, rating, time = values
+        if self.time_format:
+            column = pl.Series([None if time is None else str(time)], dtype=pl.String)
+            date = column.str.to_datetime(self.time_format, strict=False).dt.epoch("s")[0]
+            if date is None:
+                what = f"the time {time!r} is not of the form {self.time_format}"
+                return Fault("bad time", what, "Correct the line or --time_format")
+            return self.rules.explain(user, item, rating, date)
+        fault = self.rules.explain(*values)
+        if fault.kind == "bad time":
+            advice = "Correct the line, or say --time_unit or --time_format"
+            return Fault(fault.kind, fault.what, advice)
+        return fault
 
 
 class ParquetFile:
@@ -180,14 +191,12 @@ class ParquetFile:
             DataFormatError: As `Problems.report` does.
         """
         for start in range(0, self.rows, PART):
-            raw = form.pick(self.part(start, form.fields.values()))
-            frame = form.rules.seconds(raw)
+            columns = self.part(start, form.fields.values())
+            frame = form.rules.seconds(form.pick(columns))
             good = form.rules.good(frame)
             for row in (~good).arg_true():
-                fault = form.rules.explain(*raw.row(row))
-                self.problems.report(
-                    fault.kind, f"{self.path.name}, row {start + row + 1}", fault.what
-                )
+                fault = form.explain_row([columns[name][row] for name in form.fields.values()])
+                self.problems.report(f"{self.path.name}, row {start + row + 1}", fault)
             yield frame.filter(good)
 
     def part(self, start: int, names: Iterable[str]) -> pl.DataFrame:
@@ -228,12 +237,21 @@ def open_table(
     """Open a file by its content, parquet or delimited text; give the names of its columns too.
 
     Raises:
-        DataFormatError: As `RawFile` and `ParquetFile` do.
+        DataFormatError: As `RawFile` and `ParquetFile` do, and of JSON.
+        ConfigError: If the columns of parquet are named, which it does itself.
     """
     file = RawFile(path, problems)
-    if file.head(1)[0].startswith(PARQUET):
+    (first,) = file.head(1)
+    if first.startswith(PARQUET):
+        if layout.columns is not None:
+            raise ConfigError(f"{path.name}: is parquet, which names its columns. Leave them out.")
         parquet = ParquetFile(path, problems)
         return parquet, parquet.names
+    if first.lstrip().startswith(b"{"):
+        raise DataFormatError(
+            f"{path.name}, line 1: is JSON, not delimited text. Amazon's reviews are converted by "
+            "the command amazon."
+        )
     return file, layout.header(file)
 
 
@@ -245,17 +263,25 @@ def check_column(path: Path, option: str, name: str, names: Sequence[str]) -> No
     """
     if name not in names:
         there = _listed(names)
+        is_atomic = any(column.endswith((":token", ":float")) for column in names)
+        atomic = " An atomic file needs no conversion." if is_atomic else ""
         raise ConfigError(
             f"{option}: {path.name} has no column `{name}`, only {there}."
             f"{did_you_mean(name, there.split(', '))} Correct --{option} or --separator; a file "
-            "without a header needs the names of its columns."
+            f"without a header needs their names.{atomic}"
         )
 
 
 def _listed(names: Sequence[str]) -> str:
     """The first names, fit for a message."""
     shown = ", ".join(names[:MOST_NAMES]) + (", ..." if len(names) > MOST_NAMES else "")
-    return "".join(letter if letter.isprintable() else "?" for letter in shown)[:LONGEST]
+    return printable(shown)
+
+
+def wrong_encoding(layout: Layout, error: UnicodeDecodeError) -> Fault:
+    """The fault of a line that is written in another encoding."""
+    what = f"is not {layout.encoding} ({error})"
+    return Fault("wrong encoding", what, "Correct the line, or say its --encoding")
 
 
 def wrong_number(values: Sequence[str], names: Sequence[str]) -> Fault:
@@ -263,6 +289,7 @@ def wrong_number(values: Sequence[str], names: Sequence[str]) -> Fault:
     return Fault(
         "wrong number of values",
         f"has {len(values)} value{'s' * (len(values) != 1)}, not {len(names)}: {_listed(names)}",
+        "Correct the line, or say what stands between values with --separator",
     )
 
 

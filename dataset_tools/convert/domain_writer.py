@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,8 +12,13 @@ import polars as pl
 from dataset_tools.atomic import write_inter, write_items
 from dataset_tools.convert.problems import Problems
 from dataset_tools.convert.ratings import Ratings
+from dataset_tools.domains import refuse_pair_folder
 from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
 from dataset_tools.safe_output import atomic_folder
+from recbole_cdr_mm.errors import ConfigError, DataFormatError
+
+ItemRow = tuple[str, str, str]  # item, title and text
+PART = 8192  # items that are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -45,24 +50,26 @@ class Converted:
     options: dict[str, Any]
 
 
-class ItemSource(Protocol):
-    """Where titles and texts come from.
-
-    Attributes:
-        with_text: Items with a title or a text, of those given so far.
-    """
-
-    with_text: int
-
-    def frames(self, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
-        """Frames of `item_id`, `title` and `text` with each wanted item once."""
-
-
 class InputFile(Protocol):
     """A raw file that was read."""
 
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+
     def description(self) -> dict[str, Any]:
         """Name, size in bytes and SHA-256."""
+
+
+class ItemSource(Protocol):
+    """Where titles and texts come from."""
+
+    @property
+    def file(self) -> InputFile:
+        """The raw file."""
+
+    def rows(self, wanted: Set[str]) -> Iterator[ItemRow]:
+        """Items, titles and texts of the wanted items that the file has; perhaps some twice."""
 
 
 def write_domain(
@@ -71,7 +78,7 @@ def write_domain(
     command: str,
     options: Mapping[str, Any],
     *,
-    inputs: Sequence[InputFile],
+    file: InputFile,
     ratings: Ratings,
     counts: Mapping[str, int],
     items: ItemSource | None,
@@ -79,32 +86,44 @@ def write_domain(
 ) -> Converted:
     """Write `.inter`, `.item` where there are texts, and `.manifest.json`.
 
+    Of several lines of an item the first counts; items without one stand last.
+
     Args:
         data_path: The folder of the domains.
         dataset: The domain to be.
         command: The command, for the manifest.
         options: What it was told, likewise.
-        inputs: The raw files; all of them are read by then, but for that of the items.
+        file: The raw file of the ratings, which is read by then.
         ratings: The ratings.
         counts: What `read_ratings` counted.
         items: Where titles and texts come from.
         problems: The faults that are passed over.
 
     Raises:
-        DataFormatError: If the file of the items is malformed; then nothing is written.
-        ConfigError: If the folder cannot be written to, or the disk is full.
+        DataFormatError: If the file of the items is malformed or has no rated item; then nothing
+            is written.
+        ConfigError: If the folder cannot be written to or is that of a pair, the disk is full, or
+            an `.item` file of an earlier conversion would be left beside the new ratings.
     """
+    folder_of_domain = data_path / dataset
+    refuse_pair_folder(data_path, dataset)
+    if items is None and (folder_of_domain / f"{dataset}.item").exists():
+        raise ConfigError(
+            f"{folder_of_domain}: has {dataset}.item of an earlier conversion, and this one has no "
+            "texts. Give the file of the items too, or remove it."
+        )
     rated = ratings.rated_items()
-    with atomic_folder(data_path / dataset, dataset) as folder:
+    described = _Described()
+    with atomic_folder(folder_of_domain, dataset) as folder:
         write_inter(folder / f"{dataset}.inter", ratings.frames())
         if items is not None:
-            write_items(folder / f"{dataset}.item", items.frames(rated))
+            write_items(folder / f"{dataset}.item", described.frames(items, rated))
         converted = Converted(
             users=ratings.n_users,
             items=len(rated),
             ratings=len(ratings),
             **counts,
-            with_text=0 if items is None else items.with_text,
+            with_text=described.with_text,
             faults=dict(problems.counts),
             notes=problems.lines(),
             options=dict(options),
@@ -115,8 +134,38 @@ def write_domain(
             folder / f"{dataset}{MANIFEST}",
             command,
             options,
-            [file.description() for file in inputs],
+            [it.description() for it in (file, *([] if items is None else [items.file]))],
             found,
             [describe_file(path) for path in sorted(folder.iterdir())],
         )
     return converted
+
+
+@dataclass
+class _Described:
+    """Items on their way to a file; counts those with a title or a text."""
+
+    with_text: int = 0
+
+    def frames(self, items: ItemSource, rated: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Each rated item once, in parts."""
+        left = dict.fromkeys(rated)
+        rows: list[ItemRow] = []
+        for row in items.rows(frozenset(rated)):
+            if row[0] in left:
+                del left[row[0]]
+                self.with_text += bool(row[1] or row[2])
+                rows.append(row)
+            if len(rows) >= PART:
+                yield _frame(rows)
+                rows = []
+        if len(left) == len(rated):
+            raise DataFormatError(
+                f"{items.file.path.name}: has none of the {len(rated):,} rated items, for example "
+                f"{rated[0]!r}. Is it the file of these items, and do both name them alike?"
+            )
+        yield _frame([*rows, *((item, "", "") for item in left)])
+
+
+def _frame(rows: Sequence[ItemRow]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=["item_id", "title", "text"], orient="row")

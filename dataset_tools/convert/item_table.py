@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -16,11 +15,13 @@ from dataset_tools.convert.delimited import (
     ParquetFile,
     check_column,
     open_table,
+    wrong_encoding,
     wrong_number,
 )
-from dataset_tools.convert.problems import Problems
-from dataset_tools.convert.products import clean_text, item_frame
-from dataset_tools.convert.raw_file import Block, Fault, RawFile
+from dataset_tools.convert.domain_writer import ItemRow
+from dataset_tools.convert.problems import Fault, Problems
+from dataset_tools.convert.products import clean_text
+from dataset_tools.convert.raw_file import Block, RawFile
 from dataset_tools.feature_store import join_sentences
 
 
@@ -55,33 +56,20 @@ class ItemTable:
         self.layout = layout
         self.columns = [item, *([title] if title else []), *text]
         self.has_title = title is not None
-        self.with_text = 0
         options = ["items_id", *(["title"] if title else []), *(["text"] * len(text))]
         for option, name in zip(options, self.columns, strict=True):
             check_column(path, option, name, self.names)
 
-    def description(self) -> dict[str, Any]:
-        """Name, size and SHA-256, for a manifest."""
-        return self.file.description()
-
-    def frames(self, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
-        """Frames of `item_id`, `title` and `text` of the wanted items, those without a line last.
+    def rows(self, wanted: Set[str]) -> Iterator[ItemRow]:
+        """Items, titles and texts of the wanted items, in the order of the file.
 
         Raises:
             DataFormatError: As `Problems.report` does.
         """
-        left = dict.fromkeys(wanted)
-        rows: list[tuple[str, str, str]] = []
         for item, *values in self._rows():
-            if item in left:
-                del left[item]
+            if item in wanted:
                 title, *texts = map(clean_text, values if self.has_title else ["", *values])
-                rows.append((item, title, join_sentences(texts)))
-                self.with_text += any(rows[-1][1:])
-            if len(rows) >= PART:
-                yield item_frame(rows)
-                rows = []
-        yield item_frame([*rows, *((item, "", "") for item in left)])
+                yield item, title, join_sentences(texts)
 
     def _rows(self) -> Iterator[list[str]]:
         """The values of `columns` of each row."""
@@ -124,8 +112,7 @@ class _Lines:
         try:
             return self.layout.to_utf8(line.data + b"\n").decode("utf-8")
         except UnicodeDecodeError as error:
-            fault = Fault("wrong encoding", f"is not {self.layout.encoding} ({error})")
-            self.file.report(line, fault)
+            self.file.report(line, wrong_encoding(self.layout, error))
             return "\n"
 
     def records(self, reader: Iterator[list[str]]) -> Iterator[list[str]]:

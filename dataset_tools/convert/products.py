@@ -12,20 +12,20 @@ import contextlib
 import html
 import json
 import re
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
 from string import Formatter
 from typing import Any
 
 import orjson
-import polars as pl
 
-from dataset_tools.convert.raw_file import Block, Fault, RawFile
+from dataset_tools.convert.domain_writer import ItemRow
+from dataset_tools.convert.problems import Fault
+from dataset_tools.convert.raw_file import Block, RawFile
 from recbole_cdr_mm.errors import ConfigError, did_you_mean
 
 TEMPLATE = "Brand: {brand}.|Category: {categories}.|{features}|{description}"
 FIELDS = ("title", "brand", "categories", "features", "description")
-PART = 8192  # products that are in memory at a time
 
 ASIN = re.compile(rb"\{'asin': '([^'\\]+)'")  # stands first in 2014
 HARD = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|(?:[^"'\\]++|'[^"'\\]*+')++""", re.DOTALL)
@@ -53,9 +53,10 @@ class Template:
         self.parts = []
         try:
             for part in text.split("|"):
-                self.parts.append(
-                    (part, [name for _, name, _, _ in Formatter().parse(part) if name])
-                )
+                fields = [field for field in Formatter().parse(part) if field[1] is not None]
+                if any(spec or how for _, _, spec, how in fields):
+                    raise ValueError("between braces stands the name of a field alone")
+                self.parts.append((part, [str(name) for _, name, _, _ in fields]))
         except ValueError as error:
             raise ConfigError(
                 f"template `{text}`: {error}. Double a brace that is text."
@@ -80,64 +81,31 @@ class Template:
         return clean_text(" ".join(parts))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Products:
-    """The products of a metadata file that have a rating, as titles and texts.
+    """The products of a metadata file that have a rating, as titles and texts; an `ItemSource`.
 
     Attributes:
         file: The file.
         template: How a text is made.
-        read: Lines read so far.
-        repeated: Lines of a product that an earlier line has.
-        missing: Rated items that the file lacks.
-        with_text: Items with a title or a text.
     """
 
     file: RawFile
     template: Template
-    read: int = 0
-    repeated: int = 0
-    missing: int = 0
-    with_text: int = 0
-    _rows: list[tuple[str, str, str]] = field(default_factory=list)
 
-    def frames(self, wanted: Sequence[str]) -> Iterator[pl.DataFrame]:
-        """Frames of `item_id`, `title` and `text`, in the order of the file.
-
-        Args:
-            wanted: The rated items; each is given once, those that the file lacks at the end.
+    def rows(self, wanted: Set[str]) -> Iterator[ItemRow]:
+        """Items, titles and texts of the wanted items, in the order of the file.
 
         Raises:
             DataFormatError: As `Problems.report` does.
         """
-        left = dict.fromkeys(wanted)
-        every = frozenset(wanted)
         with contextlib.closing(self.file.blocks()) as blocks:
             for line in (line for block in blocks for line in block.lines()):
-                self.read += 1
-                row = self._describe(line, every)
-                if row is None:
-                    continue
-                if row[0] not in left:
-                    self.repeated += 1
-                    continue
-                del left[row[0]]
-                yield from self._add(row)
-        self.missing = len(left)
-        for item in left:
-            yield from self._add((item, "", ""))
-        if self._rows:
-            yield item_frame(self._rows)
+                row = self._describe(line, wanted)
+                if row is not None:
+                    yield row
 
-    def _add(self, row: tuple[str, str, str]) -> Iterator[pl.DataFrame]:
-        """Gather rows until they make a frame."""
-        self.with_text += bool(row[1] or row[2])
-        self._rows.append(row)
-        if len(self._rows) >= PART:
-            yield item_frame(self._rows)
-            self._rows = []
-
-    def _describe(self, line: Block, wanted: Set[str]) -> tuple[str, str, str] | None:
+    def _describe(self, line: Block, wanted: Set[str]) -> ItemRow | None:
         """Item, title and text of a line; None of one that is not wanted or was reported."""
         data = line.data.strip()
         if data.endswith(b"}"):  # slow to parse, and most have no rating
@@ -153,7 +121,7 @@ class Products:
         self.file.report(line, fault)
         return None
 
-    def _row(self, product: dict[str, Any], wanted: Set[str]) -> tuple[str, str, str] | None:
+    def _row(self, product: dict[str, Any], wanted: Set[str]) -> ItemRow | None:
         item = product.get("parent_asin") or product.get("asin")
         if not isinstance(item, str) or not item:
             raise ProductError("no id", "there is no `asin` and no `parent_asin`")
@@ -285,8 +253,3 @@ def _strings(key: str, value: object) -> list[str]:
     raise ProductError(
         "bad field", f"`{key}` is neither a text nor a list of texts but {str(value)[:40]!r}"
     )
-
-
-def item_frame(rows: Sequence[tuple[str, str, str]]) -> pl.DataFrame:
-    """Items with their titles and texts as a frame."""
-    return pl.DataFrame(rows, schema=["item_id", "title", "text"], orient="row")

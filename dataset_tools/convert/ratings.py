@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from dataset_tools.convert.raw_file import BadRows, Fault
+from dataset_tools.convert.problems import Fault
+from dataset_tools.convert.raw_file import BadRows
 from dataset_tools.options import check_choice
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 

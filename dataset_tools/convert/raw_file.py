@@ -23,7 +23,7 @@ import polars as pl
 from isal import igzip_lib, isal_zlib
 from tqdm import tqdm
 
-from dataset_tools.convert.problems import Problems
+from dataset_tools.convert.problems import Fault, Problems
 from recbole_cdr_mm.errors import DataFormatError
 
 if sys.version_info >= (3, 14):
@@ -41,14 +41,6 @@ HTML = (b"<!doctype", b"<html")
 
 class BadRows(Exception):
     """Rows of a block that parse but cannot be."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong with a line: the kind, and in words."""
-
-    kind: str
-    what: str
 
 
 class Form(Protocol):
@@ -206,7 +198,7 @@ class RawFile:
         Raises:
             DataFormatError: As `Problems.report` does.
         """
-        self.problems.report(fault.kind, self.where(block), fault.what)
+        self.problems.report(self.where(block), fault)
 
     def where(self, block: Block) -> str:
         """Name the place of the first line of a block."""
@@ -298,7 +290,11 @@ class RawFile:
                     yield b"".join(parts)
                     parts, total = [], 0
         except EOFError:
-            self._fault = Fault("cut off", "the packed file is cut off in this line")
+            self._fault = Fault(
+                "cut off",
+                "the packed file is cut off in this line, and all that follows is missing",
+                "Get it again",
+            )
         except (igzip_lib.IsalError, zstd.ZstdError) as error:  # type: ignore[misc]
             self._fault = Fault(
                 "damaged", f"the packed file is damaged in this line or soon after ({error})"

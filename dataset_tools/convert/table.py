@@ -8,7 +8,7 @@ from pathlib import Path
 from dataset_tools.convert.delimited import Layout, RatingTable, check_column, open_table
 from dataset_tools.convert.domain_writer import Converted, write_domain
 from dataset_tools.convert.item_table import ItemTable
-from dataset_tools.convert.problems import MAX_ERRORS, Problems
+from dataset_tools.convert.problems import Problems
 from dataset_tools.convert.ratings import UNITS, Rules, read_ratings
 from dataset_tools.options import check_choice
 from recbole_cdr_mm.errors import ConfigError
@@ -32,12 +32,14 @@ def convert(
     items: Path | None = None,
     items_id: str | None = None,
     items_columns: Sequence[str] | None = None,
+    items_separator: str | None = None,
+    items_encoding: str | None = None,
     title: str | None = None,
     text: Sequence[str] = (),
     k_core: int = 0,
     duplicates: str = "last",
     on_error: str = "stop",
-    max_errors: int = MAX_ERRORS,
+    max_errors: int | None = None,
 ) -> Converted:
     """Convert a file of ratings and, perhaps, one of items.
 
@@ -52,7 +54,7 @@ def convert(
         item: Name of the column of items.
         rating: Name of the column of ratings.
         time: Name of the column of times; by default `timestamp` where there is one.
-        separator: See `Layout`; of both files.
+        separator: See `Layout`.
         encoding: Likewise.
         columns: Names of the columns of the ratings, where the file has no header.
         rating_range: Lowest and highest rating.
@@ -61,6 +63,8 @@ def convert(
         items: The file of the items.
         items_id: Its column of items; by default, `item`.
         items_columns: Names of its columns, where it has no header.
+        items_separator: What stands between two of its values; by default, `separator`.
+        items_encoding: Of its text; by default, `encoding`.
         title: Its column of titles.
         text: Its columns that make the text, as sentences.
         k_core: See `read_ratings`.
@@ -86,6 +90,8 @@ def convert(
     fields |= {} if time is None else {"timestamp": time}
     for option, name in zip(("user", "item", "rating", "time"), fields.values(), strict=False):
         check_column(ratings, option, name, names)
+    if len(set(fields.values())) < len(fields):
+        raise ConfigError(f"One column stands for two of {', '.join(fields)}. Name another.")
     rules = Rules(
         low=low,
         high=high,
@@ -98,7 +104,7 @@ def convert(
         table = ItemTable(
             items,
             problems,
-            Layout(separator, encoding, items_columns),
+            Layout(items_separator or separator, items_encoding or encoding, items_columns),
             items_id or item,
             title,
             text,
@@ -109,7 +115,7 @@ def convert(
         dataset,
         "csv",
         options,
-        inputs=[file, *([] if table is None else [table.file])],
+        file=file,
         ratings=kept,
         counts=counts,
         items=table,

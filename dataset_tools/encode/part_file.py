@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dataset_tools.manifest import read_object
 from dataset_tools.safe_output import atomic_path, locked
 from recbole_cdr_mm.errors import ConfigError
 
@@ -86,7 +87,7 @@ def resumed_rows(
 def _earlier_rows(path: Path, key: dict[str, Any], record: np.dtype) -> int:
     """Count the rows there are of this key; without one, begin a part file and its key."""
     key_path = _key_path(path)
-    earlier = _read_key(key_path)
+    earlier = read_object(key_path)
     if earlier == key and path.is_file():
         return _whole_rows(path, record)
     if earlier:
@@ -133,15 +134,6 @@ def _with_versions(key: Mapping[str, Any]) -> dict[str, Any]:
 
 def _key_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
-
-
-def _read_key(path: Path) -> dict[str, Any]:
-    """The key of an earlier call; an empty one if there is none that can be read."""
-    try:
-        key = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return key if isinstance(key, dict) else {}
 
 
 @contextmanager

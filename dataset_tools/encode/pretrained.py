@@ -35,6 +35,8 @@ def loading(encoder: str, advice: str) -> Iterator[dict[str, Any]]:
     """
     from transformers.utils import logging
 
+    if encoder.startswith((".", "/", "~")) and not Path(encoder).is_dir():
+        raise ConfigError(f"encoder `{encoder}`: there is no such folder. Correct --encoder.")
     options = {"trust_remote_code": False, "local_files_only": not _can_download(encoder)}
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # `load_model` looks for itself whether weights are missing

@@ -71,6 +71,8 @@ def load_text_encoder(name: str, texts: Sequence[str], options: dict[str, Any]) 
                 f"encoder `lsa` has no option --{', --'.join(options)}. Leave it out."
             )
         return LsaEncoder(texts)
+    if name.lower() in OFFLINE_ENCODERS and name not in OFFLINE_ENCODERS:
+        raise ConfigError(f"encoder `{name}`: Did you mean `{name.lower()}`?")
     return TransformerEncoder(minilm_folder() if name == "minilm" else name, **options)
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset_tools.fetch.transfer import Part, read_json, receive, writing
+from dataset_tools.fetch.transfer import Part, receive, writing
 from dataset_tools.fetch.url_table import KINDS, RemoteFile, plan
-from dataset_tools.manifest import MANIFEST, write_manifest
+from dataset_tools.manifest import MANIFEST, read_object, write_manifest
 from dataset_tools.safe_output import locked
 from recbole_cdr_mm.errors import ConfigError
 
@@ -104,7 +104,7 @@ def _is_there(file: RemoteFile, path: Path) -> bool:
         return False
     advice = "Use another --raw folder, or write over it with --force."
     try:
-        manifest = read_json(path.with_name(path.name + MANIFEST))
+        manifest = read_object(path.with_name(path.name + MANIFEST))
         origin = manifest["options"]
         (output,) = manifest["outputs"]
         size = output["bytes"]

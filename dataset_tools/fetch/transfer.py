@@ -19,9 +19,10 @@ from typing import Any, NoReturn
 import requests
 import tenacity
 from tqdm import tqdm
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, NameResolutionError, ReadTimeoutError
 
 from dataset_tools.fetch.url_table import RemoteFile
+from dataset_tools.manifest import read_object
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 LONGEST_RETRY_AFTER = 300.0  # seconds
@@ -56,7 +57,7 @@ class Part:
         self._contents = self._nothing()
         with writing(self.path):
             self._file = self.path.open("ab", buffering=0)
-        state = read_json(self._state_path)
+        state = read_object(self._state_path)
         if state.get("url") == file.url:
             self._take_up(state)
 
@@ -210,7 +211,8 @@ def receive(part: Part, retries: int, timeout: float, sleep: Callable[[float], N
             retrying(_try_to_receive, session, part, timeout)
     except _Passing as error:
         raise ConfigError(
-            f"{part.file.url}: {error}. Gave up after {retries + 1} tries. Run the command again "
+            f"{part.file.url}: {error}. Gave up after {retries + 1} "
+            f"{'try' if retries == 0 else 'tries'}. Run the command again "
             f"to go on after {part.size:,} bytes, allow more --retries, or {OTHER_URL}."
         ) from error
 
@@ -278,13 +280,28 @@ def _try_to_receive(session: requests.Session, part: Part, timeout: float) -> No
     except (requests.Timeout, ReadTimeoutError) as error:
         raise _Passing(f"nothing arrived for {timeout:g} seconds") from error
     except (requests.ConnectionError, HTTPError) as error:
-        reason = error.args[0] if error.args else error
+        cause = _first_cause(error)
+        if isinstance(cause, NameResolutionError):
+            raise ConfigError(
+                f"{part.file.url}: the server's name cannot be resolved. Is there a network? A "
+                f"proxy is taken from https_proxy. Or {OTHER_URL}."
+            ) from error
+        reason = cause.args[0] if cause.args else cause
         raise _Passing(f"the connection failed or broke ({reason})") from error
     except requests.RequestException as error:
         raise ConfigError(
             f"{part.file.url}: cannot be asked for ({error}). Correct the URL or the proxy, or "
             f"{OTHER_URL}."
         ) from error
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """What lies at the bottom of an error of requests or urllib3, which wrap one another."""
+    while True:
+        inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)
+        if not isinstance(inner, BaseException):
+            return error
+        error = inner
 
 
 def _receive(session: requests.Session, part: Part, timeout: float) -> None:
@@ -414,15 +431,6 @@ def _validator(state: Mapping[str, Any]) -> str | None:
     """What tells whether the file is still the same; a weak ETag does not tell of each byte."""
     etag = state.get("etag") or "W/"
     return state.get("last_modified") if etag.startswith("W/") else etag
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read an object from a file; what is none is empty."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def plan(
         ConfigError: If a name is unknown, or the table is malformed; names file and key.
     """
     table = _read_table(urls)
-    _choose("release", release, table, "the table of URLs")
+    _choose("release", release, table, f"the table of URLs; there are {', '.join(table)}")
     files = table[release]
     categories = list(dict.fromkeys(file.category for file in files.values()))
     kinds = list(dict.fromkeys(file.kind for file in files.values()))
@@ -190,4 +190,4 @@ def _choose(what: str, name: str, known: Iterable[str], where: str) -> None:
     """Refuse a name that is not among the known ones."""
     known = list(known)
     if name not in known:
-        raise ConfigError(f"{what} `{name}` is not in {where}.{did_you_mean(name, known)}")
+        raise ConfigError(f"{what} `{name}` is not in {where}.{did_you_mean(str(name), known)}")
