@@ -120,9 +120,7 @@ def test_options_that_say_nothing_are_refused(tmp_path: Path) -> None:
         convert(reviews, "d", tmp_path, template="{title}")
     with pytest.raises(ConfigError, match="stands the name of a field alone"):
         convert(reviews, "d", tmp_path, meta=reviews, template="{title!r:>30}")
-    with pytest.raises(
-        DataFormatError, match=r"meta_CDs_and_Vinyl\.json: has none of the 12"
-    ):
+    with pytest.raises(DataFormatError, match=r"meta_CDs_and_Vinyl\.json: has none of the 12"):
         convert(reviews, "d", tmp_path, meta=tmp_path / "raw" / "meta_CDs_and_Vinyl.json")
     assert not (tmp_path / "d").exists()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,7 +184,7 @@ class ParquetFile:
             self.names = self.scan.collect_schema().names()
             self.rows = self.scan.select(pl.len()).collect().item()
 
-    def frames(self, form: RatingTable) -> Iterator[pl.DataFrame]:
+    def frames(self, form: RatingTable) -> Generator[pl.DataFrame, None, None]:
         """Sound rows in file order; faulty ones are reported.
 
         Raises:

@@ -6,7 +6,7 @@ A rating takes 24 bytes: row numbers of user and item, stars, and seconds. So te
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from dataset_tools.convert.problems import Fault
-from dataset_tools.convert.raw_file import BadRows
+from dataset_tools.convert.raw_file import BadRows, ahead
 from dataset_tools.options import check_choice
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
@@ -240,7 +240,7 @@ class RatingFile(Protocol):
 
     path: Path
 
-    def frames(self, form: Any) -> Iterator[pl.DataFrame]:
+    def frames(self, form: Any) -> Generator[pl.DataFrame, None, None]:
         """Rows of ratings, checked, in file order."""
 
     def second(self, form: Any, user: str, item: str) -> str:
@@ -273,7 +273,8 @@ def read_ratings(
     check_choice("duplicates", duplicates, DUPLICATES)
     if k_core < 0:
         raise ConfigError(f"k_core must be 0 or more, not {k_core}.")
-    read = Ratings.read(file.frames(form))
+    with ahead(file.frames(form)) as frames:
+        read = Ratings.read(frames)
     if not len(read):
         raise DataFormatError(f"{file.path.name}: has no ratings. Download it again.")
     if duplicates == "error" and (repeated := read.first_repeated()):

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, TypeVar
 
 import polars as pl
 from isal import igzip_lib, isal_zlib
@@ -36,7 +36,22 @@ PIECE = 1 << 18  # bytes read at a time
 LONGEST_LINE = 64 << 20  # bytes; a longer one is no line of any data set
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 UTF8, UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+T = TypeVar("T")
 HTML = (b"<!doctype", b"<html")
+
+
+@contextmanager
+def ahead(items: Generator[T, None, None]) -> Iterator[Iterator[T]]:
+    """Give the items while the next one is made on another thread."""
+
+    def follow() -> Iterator[T]:
+        pending = worker.submit(next, items, None)
+        while (item := pending.result()) is not None:
+            pending = worker.submit(next, items, None)
+            yield item
+
+    with contextlib.closing(items), ThreadPoolExecutor(1) as worker:
+        yield follow()
 
 
 class BadRows(Exception):
@@ -136,14 +151,14 @@ class RawFile:
         return found[:lines]
 
     def blocks(self) -> Generator[Block, None, None]:
-        """All blocks in order, while the next one is read and unpacked on a second thread.
+        """All blocks in order, while the next one is read, unpacked and hashed.
 
         Raises:
             DataFormatError: As `Problems.report` does, where a packed file is cut off or damaged.
         """
         with (
             self._open() as content,
-            ThreadPoolExecutor(1) as reader,
+            ahead(self._cut(content, BLOCK)) as blocks,
             tqdm(
                 total=self._size,
                 desc=self.path.name,
@@ -152,10 +167,7 @@ class RawFile:
                 disable=None,
             ) as bar,
         ):
-            blocks = self._cut(content, BLOCK)
-            pending = reader.submit(next, blocks, None)
-            while (block := pending.result()) is not None:
-                pending = reader.submit(next, blocks, None)
+            for block in blocks:
                 yield block
                 bar.update(self._raw.count - bar.n)
             if self._fault is not None:
@@ -164,7 +176,7 @@ class RawFile:
         if self._fault is not None:
             self.report(self._end, self._fault)
 
-    def frames(self, form: Form) -> Iterator[pl.DataFrame]:
+    def frames(self, form: Form) -> Generator[pl.DataFrame, None, None]:
         """Rows of all sound lines; faulty ones are reported.
 
         Yields:
@@ -251,7 +263,7 @@ class RawFile:
                 f"{self.path}: cannot be read ({error.strerror or error}). Correct the path."
             ) from error
 
-    def _cut(self, content: Iterator[bytes], size: int) -> Iterator[Block]:
+    def _cut(self, content: Iterator[bytes], size: int) -> Generator[Block, None, None]:
         """Cut the content into blocks of about `size` bytes."""
         self._fault = None
         line, byte, rest = 1, 0, b""
@@ -259,13 +271,15 @@ class RawFile:
             if number == 0:
                 byte = self._check_begin(piece)
                 piece = piece[byte:]
-            data = rest + piece
-            end = data.rfind(b"\n") + 1
+            end = piece.rfind(b"\n") + 1
             if end:
-                yield Block(data[:end], line, byte)
-                line += data.count(b"\n", 0, end)
-                byte += end
-            rest = data[end:]
+                block = Block(b"".join((rest, memoryview(piece)[:end])), line, byte)
+                yield block
+                line += block.data.count(b"\n")
+                byte += len(block.data)
+                rest = piece[end:]
+            else:
+                rest += piece
             if len(rest) > LONGEST_LINE:
                 raise DataFormatError(
                     f"{self.path.name}, line {line}, byte {byte}: has no end for "
@@ -318,7 +332,7 @@ class RawFile:
 
 def _read(file: IO[bytes]) -> Iterator[bytes]:
     """The content of a file."""
-    while part := file.read1(PIECE):  # type: ignore[attr-defined]
+    while part := file.read1(max(BLOCK, PIECE)):  # type: ignore[attr-defined]
         yield part
 
 
