@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dataset_tools.atomic import atomic_path
+from dataset_tools.safe_output import atomic_path
 from recbole_cdr_mm import __version__
 
 MANIFEST = ".manifest.json"

@@ -22,7 +22,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from dataset_tools.atomic import atomic_path
+from dataset_tools.safe_output import atomic_path
 from recbole_cdr_mm.errors import ConfigError
 
 FORMAT = 1

@@ -18,7 +18,7 @@ from recbole.data import create_samplers
 from recbole.data.utils import get_dataloader
 
 import recbole_cdr_mm
-from dataset_tools.atomic import atomic_path
+from dataset_tools.safe_output import atomic_path
 from recbole_cdr_mm.checkpoint import load_checkpoint
 from recbole_cdr_mm.config import MMConfig
 from recbole_cdr_mm.data.dataset import PairDataset
