@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_tools.atomic import INTER_TYPES, read_header, read_items
+from dataset_tools.atomic import INTER_TYPES, read_header, read_inter, read_items
 from dataset_tools.convert.delimited import Layout, RatingTable, wrong_number
 from dataset_tools.convert.problems import Fault, Problems
 from dataset_tools.convert.ratings import Ratings, Rules
@@ -22,13 +22,14 @@ from dataset_tools.feature_store import (
     item_texts,
     matrix_hash,
     read_store,
+    store_paths,
 )
 from dataset_tools.manifest import MANIFEST, describe_file, read_object
 from dataset_tools.pair import read_rating_range
+from dataset_tools.stats import FEW_VALIDATION_USERS, validation_users
 from recbole_cdr_mm.errors import ConfigError, DataFormatError, UserError
 
 ATOMIC = Layout(separator="\t", quoted=False)
-FEW_USERS = 500  # overlapped users; a tenth of them chooses, and 50 are few
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ def _check_ratings(domain: _Domain, rules: Rules) -> Iterator[Finding]:
     form = RatingTable(ATOMIC, names, fields, rules)
     ratings = Ratings.read(RawFile(path, problems).frames(form))
     yield from _faults(path, problems)
+    if not problems.counts:  # as a last check, what a run reads it with
+        read_inter(path, rating_range=(rules.low, rules.high))
     if not len(ratings):
         yield Finding("error", path.name, "has no sound rating")
         return
@@ -153,6 +156,8 @@ def _check_items(domain: _Domain) -> Iterator[Finding]:
     problems = Problems("skip", max_errors=sys.maxsize)
     described, with_text = _read_items(RawFile(path, problems), fields)
     yield from _faults(path, problems)
+    if not problems.counts:  # as a last check, what a run reads it with
+        read_items(path)
     for count, what in (
         (len(domain.items - described), "rated items have no line"),
         (len(domain.items & described - with_text), "rated items have a line without a text"),
@@ -201,7 +206,7 @@ def _check_manifest(domain: _Domain) -> Iterator[Finding]:
     if not path.is_file():
         return
     try:
-        recorded = {output["name"]: output for output in read_object(path)["outputs"]}
+        recorded = {str(output["name"]): output for output in read_object(path)["outputs"]}
     except (KeyError, TypeError) as error:
         yield Finding("error", path.name, f"is no manifest ({error!r})")
         return
@@ -215,7 +220,7 @@ def _check_manifest(domain: _Domain) -> Iterator[Finding]:
 
 def _check_store(domain: _Domain, kind: str, folder: Path) -> Iterator[Finding]:
     name = f"{domain.name}.{kind}.npy"
-    if not any(folder.glob(f"{domain.name}.{kind}.*")):
+    if not any(path.exists() for path in store_paths(folder, domain.name, kind)):
         return
     store = read_store(folder, domain.name, kind)
     if kind == "text":
@@ -258,7 +263,7 @@ def _check_pair(name: str, source: _Domain, target: _Domain) -> Iterator[Finding
             f"no user is in both domains: {source.name} has for example {example[0]!r}, "
             f"{target.name} {example[1]!r}",
         )
-    elif overlapped < FEW_USERS:
+    elif validation_users(overlapped) < FEW_VALIDATION_USERS:
         yield Finding(
             "warning",
             name,

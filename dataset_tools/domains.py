@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -29,7 +31,7 @@ def domains_of(data_path: Path, dataset: str) -> list[str]:
     packaged = resources.files("recbole_cdr_mm.properties").joinpath("dataset", name.name)
     for file in (data_path / name, packaged):
         if file.is_file():
-            domains = _pair(name.name, file.read_text(encoding="utf-8"))
+            domains = _pair(name.name, read_pair_file(file))
             break
     else:
         domains = [dataset]
@@ -48,6 +50,22 @@ def domains_of(data_path: Path, dataset: str) -> list[str]:
                 "Correct --data_path and --dataset, or convert the data first."
             )
     return domains
+
+
+def read_pair_file(file: Path | Traversable) -> dict[str, Any]:
+    """Read the settings of a pair's YAML.
+
+    Raises:
+        ConfigError: If it is no YAML, or has no settings.
+    """
+    try:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{file.name}: is no YAML ({reason}). Correct it.") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{file.name}: a pair needs `source_dataset` and `target_dataset`.")
+    return settings
 
 
 def refuse_pair_folder(data_path: Path, domain: str) -> None:
@@ -119,15 +137,10 @@ def refuse_pair(data_path: Path, dataset: str, why: str, option: str) -> None:
     )
 
 
-def _pair(name: str, content: str) -> list[str]:
-    """Read the two domains of a pair's YAML."""
-    try:
-        pair = yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{name}: is no YAML ({reason}). Correct it.") from error
+def _pair(name: str, pair: dict[str, Any]) -> list[str]:
+    """The two domains of a pair."""
     keys = ("source_dataset", "target_dataset")
-    if not isinstance(pair, dict) or not all(isinstance(pair.get(key), str) for key in keys):
+    if not all(isinstance(pair.get(key), str) for key in keys):
         raise ConfigError(f"{name}: a pair needs `source_dataset` and `target_dataset`.")
     domains = [pair[key] for key in keys]
     if domains[0] == domains[1]:

@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from dataset_tools.atomic import read_inter
-from dataset_tools.domains import domains_of, refuse_domain_folder
+from dataset_tools.domains import domains_of, read_pair_file, refuse_domain_folder
 from dataset_tools.manifest import MANIFEST, describe_file, read_object, write_manifest
 from dataset_tools.safe_output import atomic_path
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
@@ -122,7 +122,7 @@ def make_pair(
     for domain in (source, target):
         if domains_of(data_path, domain) != [domain]:
             raise ConfigError(f"`{domain}` is a pair. Give one of its domains.")
-    _refuse_own_settings(data_path / dataset / f"{dataset}.yaml")
+    refuse_own_settings(data_path, dataset)
     if rating_range is None:
         ranges = [read_rating_range(data_path, domain) for domain in (source, target)]
         rating_range = min(low for low, _ in ranges), max(high for _, high in ranges)
@@ -182,8 +182,10 @@ def read_rating_range(data_path: Path, dataset: str) -> tuple[float, float]:
     file = data_path / dataset / f"{dataset}.yaml"
     if not file.is_file():
         made = read_object(data_path / dataset / f"{dataset}{MANIFEST}")
-        return check_range(made.get("options", {}).get("rating_range", STARS))
-    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+        options = made.get("options")
+        told = options.get("rating_range") if isinstance(options, dict) else None
+        return check_range(STARS if told is None else told)
+    settings = read_pair_file(file)
     if settings.get("user_link") is not None:
         raise ConfigError(
             f"{file.name}: `user_link` is not read here; users are the same where their tokens are "
@@ -192,11 +194,17 @@ def read_rating_range(data_path: Path, dataset: str) -> tuple[float, float]:
     return check_range(settings.get("rating_range", STARS))
 
 
-def _refuse_own_settings(file: Path) -> None:
-    """Refuse to write over a pair's YAML that says more than this command would write."""
+def refuse_own_settings(data_path: Path, dataset: str) -> None:
+    """Refuse to write over a pair's YAML that says more than would be written.
+
+    Raises:
+        ConfigError: If it has other settings.
+    """
+    file = data_path / dataset / f"{dataset}.yaml"
     if file.is_file():
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-        own = sorted(set(settings or {}) - {"source_dataset", "target_dataset", "rating_range"})
+        own = sorted(
+            set(read_pair_file(file)) - {"source_dataset", "target_dataset", "rating_range"}
+        )
         if own:
             raise ConfigError(
                 f"{file}: has settings of its own ({', '.join(own)}), which would be lost. Edit "

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import shutil
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import mkdtemp
 
 import psutil
 from filelock import FileLock, Timeout
 
 from recbole_cdr_mm.errors import ConfigError
 
+CLOCK = 2.0  # seconds by which the clocks of processes and files may differ
 LOST = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
@@ -50,40 +54,60 @@ def atomic_folder(folder: Path, what: str | None = None) -> Iterator[Path]:
         An empty folder in `folder`. After an error it is removed and `folder` is as before.
 
     Raises:
-        ConfigError: If the folder cannot be made or written to, or the disk is full.
+        ConfigError: If the folder cannot be made or written to, the disk is full, or a folder has
+            the name of a file.
     """
     what = what or "files"
-    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    temporary = folder / f".{what}.{os.getpid()}.tmp"
-    try:
-        temporary.mkdir(parents=True)
-        _clear_stale(folder)
-    except OSError as error:
-        raise ConfigError(
-            f"{folder}: cannot write `{what}` here ({error.strerror}). "
-            "Choose another folder, or allow writing to this one."
-        ) from error
-    try:
-        yield temporary
-        files = sorted(temporary.iterdir())
-        for file in files:
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
-        for file in files:
-            file.replace(folder / file.name)
-        temporary.rmdir()
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for parent in made:
-            if not any(parent.iterdir()):
-                parent.rmdir()
-        if isinstance(error, OSError) and error.errno in LOST:
-            where = folder.parent if folder.suffix == ".tmp" else folder  # of a file in a folder
+    with unless_empty(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _clear_stale(folder)
+            # Host, process and a name of its own: nobody else's is taken for stale or for free.
+            owner = f"{socket.gethostname().replace('.', '-')}.{os.getpid()}"
+            temporary = Path(mkdtemp(prefix=f".{what}.{owner}.", suffix=".tmp", dir=folder))
+        except OSError as error:
             raise ConfigError(
-                f"{where}: cannot write {what} ({error.strerror}). Make room, or choose "
-                "another folder. Nothing was written."
+                f"{folder}: cannot write `{what}` here ({error.strerror}). "
+                "Choose another folder, or allow writing to this one."
             ) from error
-        raise
+        try:
+            yield temporary
+            files = sorted(temporary.iterdir())
+            for file in files:
+                with file.open("rb+") as opened:
+                    os.fsync(opened.fileno())
+                if (folder / file.name).is_dir():
+                    raise ConfigError(f"{folder / file.name}: is a folder. Remove it.")
+            for file in files:
+                file.replace(folder / file.name)
+            temporary.rmdir()
+        except BaseException as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in LOST:
+                where = (
+                    folder.parent if folder.suffix == ".tmp" else folder
+                )  # of a file in a folder
+                raise ConfigError(
+                    f"{where}: cannot write {what} ({error.strerror}). Make room, or choose "
+                    "another folder. Nothing was written."
+                ) from error
+            raise
+
+
+@contextmanager
+def unless_empty(folder: Path) -> Iterator[None]:
+    """Remove a folder that was made meanwhile, and those above it, if they are empty at the end.
+
+    Args:
+        folder: A folder that may not be there yet.
+    """
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        yield
+    finally:
+        for parent in missing:
+            with suppress(OSError):
+                parent.rmdir()
 
 
 @contextmanager
@@ -119,8 +143,17 @@ def locked(path: Path, folder_option: str) -> Iterator[None]:
 
 
 def _clear_stale(folder: Path) -> None:
-    """Remove what processes that are no more have left."""
-    for left in folder.glob(".*.tmp"):
-        process = left.name.split(".")[-2]
-        if process.isdigit() and not psutil.pid_exists(int(process)):
+    """Remove what processes of this host that are no more have left."""
+    host = socket.gethostname().replace(".", "-")
+    for left in folder.glob(f".*.{glob.escape(host)}.*.tmp"):
+        process = left.name.split(".")[-3]
+        if process.isdigit() and not _is_owner(int(process), left):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_owner(process: int, folder: Path) -> bool:
+    """Whether a process can have made a folder: it is alive, and no younger."""
+    try:
+        return psutil.Process(process).create_time() <= folder.stat().st_mtime + CLOCK
+    except (psutil.Error, OSError):
+        return False

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dataset_tools.atomic import read_items, write_inter, write_items
-from dataset_tools.domains import domains_of, refuse_domain_folder
+from dataset_tools.domains import domains_of, refuse_domain_folder, refuse_pair_folder
 from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
 from dataset_tools.pair import (
     Domain,
@@ -20,6 +20,7 @@ from dataset_tools.pair import (
     overlapped_users,
     read_domains,
     read_rating_range,
+    refuse_own_settings,
     sizes_of,
     write_pair_file,
 )
@@ -66,6 +67,9 @@ def make_sample(
     if taken:
         raise ConfigError(f"to `{to}` would write over `{min(taken)}`. Choose another name.")
     refuse_domain_folder(data_path, to)
+    refuse_own_settings(data_path, to)
+    for name in new_names:
+        refuse_pair_folder(data_path, name)
     rating_range = read_rating_range(data_path, dataset)
     domains = read_domains(data_path, names, rating_range)
     before = sizes_of(domains)

@@ -180,7 +180,7 @@ def measure_floors(
     )
     return Floors(
         users_per_fold=len(users) // FOLDS,
-        validation_users=_validation_users(len(users)),
+        validation_users=validation_users(len(users)),
         mae=mae,
         rmse=rmse,
         gain=_estimate([fold["ItemMean"][1] - fold["BiasTransfer"][1] for fold in folds]),
@@ -309,7 +309,7 @@ def _arguments(model: str) -> dict[str, Any]:
     }
 
 
-def _validation_users(overlapped: int) -> int:
+def validation_users(overlapped: int) -> int:
     """Validation users of the default split."""
     file = resources.files("recbole_cdr_mm.properties").joinpath("overall.yaml")
     defaults = yaml.safe_load(file.read_text(encoding="utf-8"))

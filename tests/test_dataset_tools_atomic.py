@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +11,13 @@ import polars as pl
 import pytest
 
 from dataset_tools.atomic import (
-    atomic_path,
     read_inter,
     read_items,
     read_link,
     write_inter,
     write_items,
 )
+from dataset_tools.safe_output import atomic_folder, atomic_path
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 HEADER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
@@ -333,3 +334,29 @@ def test_real_files_survive_reading_and_writing(shared_data: Path, tmp_path: Pat
         write_items(tmp_path / "x.item", read_items(folder / f"{name}.item"))
         for end in ("inter", "item"):
             assert (tmp_path / f"x.{end}").read_bytes() == (folder / f"{name}.{end}").read_bytes()
+
+
+def test_leftovers_of_killed_processes_are_cleared_away_and_no_others(tmp_path: Path) -> None:
+    host = socket.gethostname().replace(".", "-")
+    gone, reused, alive, elsewhere = (
+        tmp_path / f".x.{owner}.abc.tmp"
+        for owner in (f"{host}.99999999", f"{host}.{os.getpid()}", f"{host}.1", f"far-{host}.99999")
+    )
+    for folder in (gone, reused, alive, elsewhere):
+        folder.mkdir()
+    os.utime(reused, (1, 1))  # older than this process, which has the number of a killed one
+    with atomic_path(tmp_path / "file.txt") as temporary:
+        temporary.write_text("new")
+        assert temporary.exists()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"file.txt", alive.name, elsewhere.name}
+
+
+def test_a_folder_in_the_place_of_a_file_leaves_all_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    with (
+        pytest.raises(ConfigError, match=r"b: is a folder\. Remove it"),
+        atomic_folder(tmp_path) as folder,
+    ):
+        [(folder / name).touch() for name in "ab"]
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]

@@ -10,6 +10,7 @@ import pytest
 
 from dataset_tools.atomic import read_inter, read_items
 from dataset_tools.cli import main
+from dataset_tools.convert.delimited import RatingTable
 from dataset_tools.convert.table import convert
 from dataset_tools.pair import make_pair, write_pair_file
 from dataset_tools.synthetic import make_dataset
@@ -388,3 +389,111 @@ def test_names_of_pairs_and_domains_are_kept_apart(tmp_path: Path) -> None:
         yaml.write("test_user_ratio: 0.5\n")
     with pytest.raises(ConfigError, match=r"settings of its own \(test_user_ratio\)"):
         make_pair(tmp_path, "p", "books", "films")
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_row_with_too_few_values_is_a_fault_wherever_it_stands(
+    tmp_path: Path, quote: str, place: int
+) -> None:
+    """Polars fills such a row up, so that a value would stand in the column before its own."""
+    sound = [f"u{n},{quote}i{n}{quote},7,4,1" for n in range(3)]
+    lines = [*sound[:place], "u9,i9,5,3", *sound[place:]]
+    text = "user_id,item_id,words,rating,votes\n" + "\n".join(lines) + "\n"
+    file = write(tmp_path / "r.csv", text)
+    with pytest.raises(DataFormatError, match=rf"line {place + 2}, byte .*has 4 values, not 5"):
+        convert(file, "d", tmp_path)
+    assert convert(file, "d", tmp_path, on_error="skip").faults == {"wrong number of values": 1}
+    assert [row[2] for row in rows(tmp_path, "d")] == [4.0, 4.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    "lines", ['10,Alpha\n20,"Beta unclosed\n', '10,"Alpha unclosed\n20,"Beta"\n']
+)
+def test_an_unclosed_quote_takes_no_titles_of_other_items(tmp_path: Path, lines: str) -> None:
+    file = ratings_csv(tmp_path / "r.csv")
+    items = write(tmp_path / "i.csv", f"movieId,title\n{lines}")
+    line = 3 if lines.startswith("10,A") else 2
+    with pytest.raises(DataFormatError, match=rf"i\.csv, line {line}, byte \d+: is no record"):
+        convert(file, "films", tmp_path, **NAMES, items=items, title="title")
+    assert not (tmp_path / "films").exists()
+
+
+def test_texts_of_any_length(tmp_path: Path) -> None:
+    items = write(tmp_path / "i.csv", f"movieId,title\n10,{'word ' * 40_000}\n")
+    convert(ratings_csv(tmp_path / "r.csv"), "films", tmp_path, **NAMES, items=items, title="title")
+    assert len(read_items(tmp_path / "films" / "films.item")["title"][0]) == 199_999
+
+
+def test_a_blank_line_before_the_header(tmp_path: Path) -> None:
+    file = ratings_csv(tmp_path / "r.csv")
+    file.write_bytes(b"\n \n" + file.read_bytes())
+    convert(file, "films", tmp_path, **NAMES)
+    assert rows(tmp_path) == KEPT
+
+
+@pytest.mark.parametrize("separator", ["\u00a6", "\u2502"])
+def test_separators_beyond_ascii(tmp_path: Path, separator: str) -> None:
+    file = ratings_csv(tmp_path / "r.csv", separator)
+    convert(file, "films", tmp_path, **NAMES, separator=separator)
+    assert rows(tmp_path) == KEPT
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    file = write(tmp_path / "r.csv", "user_id,item_id,rating,x,x\nu,i,3,1,2\n")
+    with pytest.raises(DataFormatError, match="two columns are called `x`"):
+        convert(file, "d", tmp_path)
+
+
+def test_many_faults_cost_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that parses but cannot be is taken from its block, which is parsed once."""
+    parsed = 0
+    parse = RatingTable.parse
+
+    def counted(self: RatingTable, data: bytes) -> pl.DataFrame:
+        nonlocal parsed
+        parsed += 1
+        return parse(self, data)
+
+    monkeypatch.setattr(RatingTable, "parse", counted)
+    lines = "".join(f"u{n},i{n},{n % 11}\n" for n in range(2200))
+    file = write(tmp_path / "r.csv", f"user_id,item_id,rating\n{lines}")
+    made = convert(file, "d", tmp_path, on_error="skip", max_errors=5000)
+    assert made.faults == {"rating out of range": 1200}
+    assert made.read == 1000
+    assert parsed == 1
+
+
+def test_ids_that_are_no_whole_numbers_stay_apart(tmp_path: Path) -> None:
+    users = [1.2, 1.7, 2.0, 2.0]
+    frame = pl.DataFrame({"user_id": users, "item_id": [1.0, 1.0, 1.0, 2.0], "rating": [3] * 4})
+    frame.write_parquet(tmp_path / "r.parquet")
+    pl.DataFrame({"item_id": [1.0], "title": ["Up"]}).write_parquet(tmp_path / "i.parquet")
+    items = tmp_path / "i.parquet"
+    made = convert(tmp_path / "r.parquet", "d", tmp_path, items=items, title="title")
+    assert [row[:2] for row in rows(tmp_path, "d")] == [
+        ["1.2", "1"],
+        ["1.7", "1"],
+        ["2", "1"],
+        ["2", "2"],
+    ]
+    assert made.with_text == 1
+
+
+@pytest.mark.parametrize("kind", ["quotes", "latin-1", "parquet"])
+def test_a_repeated_rating_is_found_however_its_ids_are_written(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "r"
+    options: dict[str, Any] = {"duplicates": "error"}
+    if kind == "parquet":
+        ids = {"user_id": [1.0, 2.0, 1.0], "item_id": [5, 5, 5]}
+        pl.DataFrame({**ids, "rating": [3, 4, 5]}).write_parquet(file)
+        where = "row 3: user '1'"
+    elif kind == "quotes":
+        write(file, 'user_id,item_id,rating\n"a""b",i,5\nc,i,5\n"a""b",i,4\n')
+        where = "line 4, byte 40: user 'a\"b'"
+    else:
+        write(file, "user_id,item_id,rating\né,i,5\nc,i,5\né,i,4\n", kind)
+        options["encoding"] = kind
+        where = "line 4, byte 35: user 'é'"
+    with pytest.raises(DataFormatError, match=f"^r, {where} rates item '.' a second time"):
+        convert(file, "d", tmp_path, **options)

@@ -242,7 +242,7 @@ def test_an_old_file_does_not_pass_for_the_new_one(case: Case) -> None:
     manifest.unlink()
     manifest.mkdir()
     case.server.answers = [Answer(OTHER, '"two"')]
-    with pytest.raises(ConfigError, match=r"cannot be written \(Is a directory\)"):
+    with pytest.raises(ConfigError, match=r"manifest\.json: is a folder\. Remove it"):
         case.fetch(force=True)
     assert not case.path.exists()
     manifest.rmdir()

@@ -95,6 +95,7 @@ def result(folder: Path, on_error: str, meta: Path | None) -> Converted | None:
     """What a conversion gives, or None where it is refused."""
     try:
         most = 10**9 if on_error == "skip" else None
+        (folder / "cd" / "cd.item").unlink(missing_ok=True)
         return convert(folder / "r", "cd", folder, meta=meta, on_error=on_error, max_errors=most)
     except DataFormatError as error:
         message = str(error)

@@ -21,11 +21,11 @@ from pathlib import Path
 import polars as pl
 
 from dataset_tools.convert.delimited import PARQUET
-from dataset_tools.convert.domain_writer import Converted, write_domain
+from dataset_tools.convert.domain_writer import Converted, domain_to_be, write_domain
 from dataset_tools.convert.problems import Fault, Problems, printable
 from dataset_tools.convert.products import TEMPLATE, Products, Template
 from dataset_tools.convert.ratings import Rules, read_ratings
-from dataset_tools.convert.raw_file import BadRows, RawFile
+from dataset_tools.convert.raw_file import RawFile
 from dataset_tools.options import check_choice
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
@@ -86,26 +86,27 @@ def convert(
     template = TEMPLATE if template is None else template
     describe = Template(template)
     products = None if meta is None else Products(RawFile(meta, problems), describe)
-    form = recognise(file, release)
-    ratings, counts = read_ratings(file, form, duplicates=duplicates, k_core=k_core)
-    return write_domain(
-        data_path,
-        dataset,
-        "amazon",
-        {
-            "release": form.release,
-            "k_core": k_core,
-            "duplicates": duplicates,
-            "template": template,
-            "on_error": on_error,
-            "max_errors": max_errors,
-        },
-        file=file,
-        ratings=ratings,
-        counts=counts,
-        items=products,
-        problems=problems,
-    )
+    with domain_to_be(data_path, dataset, with_items=products is not None):
+        form = recognise(file, release)
+        ratings, counts = read_ratings(file, form, duplicates=duplicates, k_core=k_core)
+        return write_domain(
+            data_path,
+            dataset,
+            "amazon",
+            {
+                "release": form.release,
+                "k_core": k_core,
+                "duplicates": duplicates,
+                "template": template,
+                "on_error": on_error,
+                "max_errors": max_errors,
+            },
+            file=file,
+            ratings=ratings,
+            counts=counts,
+            items=products,
+            problems=problems,
+        )
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,11 @@ class JsonReviews:
         types = (pl.String, pl.String, pl.Float64, pl.Float64)
         schema = dict(zip(self.names, types, strict=True))
         frame = pl.read_ndjson(data, schema=schema)
-        return self.rules.check(frame.rename(dict(zip(self.names, FIELDS, strict=True))))
+        return self.rules.seconds(frame.rename(dict(zip(self.names, FIELDS, strict=True))))
+
+    def good(self, frame: pl.DataFrame) -> pl.Series:
+        """Which rows are ratings; see `Form`."""
+        return self.rules.good(frame)
 
     def explain(self, line: bytes) -> Fault:
         """What is wrong with a line; see `Form`."""
@@ -162,12 +167,13 @@ class CsvRatings:
             quote_char=None,
         )
         numbers = pl.col("rating", "timestamp").cast(pl.Float64, strict=False)
-        rows = self.rules.check(frame.select(FIELDS).with_columns(numbers))
+        return self.rules.seconds(frame.select(FIELDS).with_columns(numbers))
+
+    def good(self, frame: pl.DataFrame) -> pl.Series:
+        """Which rows are ratings; see `Form`."""
         swapped = pl.col("user_id").str.contains(f"^(?:{ITEM.pattern.decode()})$")
         swapped &= pl.col("item_id").str.contains(f"^(?:{USER.pattern.decode()})$")
-        if rows.select(swapped.any()).item():
-            raise BadRows
-        return rows
+        return self.rules.good(frame) & ~frame.select(swapped.fill_null(False)).to_series()
 
     def explain(self, line: bytes) -> Fault:
         """What is wrong with a line; see `Form`."""

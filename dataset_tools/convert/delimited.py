@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from dataset_tools.convert.raw_file import BadRows, RawFile
 from dataset_tools.manifest import describe_file
 from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
 
-INNER = "\x1f"  # stands for a separator of more than one character, which Polars does not know
+INNER = "\x1f"  # stands for a separator of more than one byte, which Polars does not know
+END = "\x1e"  # stands behind the last value of a line
 PARQUET = b"PAR1"
 MOST_NAMES = 20  # of columns, in a message
 PART = 1 << 20  # rows of a parquet file that are in memory at a time
@@ -50,13 +52,13 @@ class Layout:
     @property
     def delimiter(self) -> str:
         """The separator that `to_utf8` leaves."""
-        return self.separator if len(self.separator) == 1 else INNER
+        return self.separator if len(self.separator.encode()) == 1 else INNER
 
     def to_utf8(self, data: bytes) -> bytes:
         """The data in UTF-8, with separators of one character and Unix line ends."""
         if self.encoding.lower() not in ("utf-8", "utf8"):
             data = data.decode(self.encoding).encode()
-        if len(self.separator) > 1:
+        if self.delimiter != self.separator:
             data = data.replace(self.separator.encode(), INNER.encode())
         return data.replace(b"\r\n", b"\n")
 
@@ -65,12 +67,18 @@ class Layout:
         if self.columns is not None:
             return list(self.columns)
         line = self.to_utf8(file.head(1)[0]).decode("utf-8", "replace").rstrip("\r\n")
-        return next(self.reader([line]))
+        try:
+            return next(self.reader([line]))
+        except csv.Error as error:
+            raise DataFormatError(
+                f"{file.path.name}, line 1: is no header ({error}). Correct it, or name columns."
+            ) from error
 
-    def reader(self, lines: Iterable[str], strict: bool = False) -> Iterator[list[str]]:
-        """The values of each record of lines."""
+    def reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        """The values of each record of lines; `csv.Error` where double quotes do not close."""
+        csv.field_size_limit(sys.maxsize)
         if self.quoted:
-            return csv.reader(lines, delimiter=self.delimiter, strict=strict)
+            return csv.reader(lines, delimiter=self.delimiter, strict=True)
         return csv.reader(lines, delimiter=self.delimiter, quoting=csv.QUOTE_NONE)
 
 
@@ -103,16 +111,22 @@ class RatingTable:
             data = self.layout.to_utf8(data)
         except UnicodeDecodeError as error:
             raise BadRows from error
+        lines = [line for line in data.split(b"\n") if line and not line.isspace()]
+        end = f"{self.layout.delimiter}{END}\n".encode()  # for Polars fills short rows up
         frame = pl.read_csv(
-            data,
+            end.join([*lines, b""]),
             has_header=False,
-            schema=dict.fromkeys(self.names, pl.String),
+            schema=dict.fromkeys([*self.names, END], pl.String),
             separator=self.layout.delimiter,
             quote_char='"' if self.layout.quoted else None,
         )
-        if len(frame) != _count_lines(data):  # a double quote that is not closed took lines along
+        if not (frame[END] == END).fill_null(False).all():
             raise BadRows
-        return self.rules.check(self.pick(frame))
+        return self.rules.seconds(self.pick(frame))
+
+    def good(self, frame: pl.DataFrame) -> pl.Series:
+        """Which rows are ratings; see `Form`."""
+        return self.rules.good(frame)
 
     def explain(self, line: bytes) -> Fault:
         """What is wrong with a line; see `Form`."""
@@ -121,7 +135,7 @@ class RatingTable:
         except UnicodeDecodeError as error:
             return wrong_encoding(self.layout, error)
         try:
-            values = next(self.layout.reader([text], strict=True))
+            values = next(self.layout.reader([text]))
         except csv.Error as error:
             return Fault("bad quotes", f"has a value whose double quotes do not close ({error})")
         if len(values) != len(self.names):
@@ -139,9 +153,7 @@ class RatingTable:
                     column = column.str.to_datetime(self.time_format, strict=False)
                 column = column.cast(pl.Datetime("us")).dt.epoch("us") / 1_000_000
             if field in ("user_id", "item_id"):
-                if frame.schema[name].is_float():  # pandas makes such of whole numbers with gaps
-                    column = column.cast(pl.Int64, strict=False)
-                columns.append(column.cast(pl.String).alias(field))
+                columns.append(as_text(column, frame.schema[name]).alias(field))
             else:
                 columns.append(column.cast(pl.Float64, strict=False).alias(field))
         return frame.select(columns)
@@ -210,10 +222,16 @@ class ParquetFile:
 
     def second(self, form: RatingTable, user: str, item: str) -> str:
         """Name the place of the second rating of a user for an item, which there is."""
-        ids = pl.col(form.fields["user_id"]), pl.col(form.fields["item_id"])
-        same = (ids[0].cast(pl.String) == user) & (ids[1].cast(pl.String) == item)
-        rows = self.scan.with_row_index("row", 1).filter(same).select("row").collect()
-        return f"{self.path.name}, row {rows.to_series()[1]}"
+        seen = 0
+        for start in range(0, self.rows, PART):
+            frame = form.pick(self.part(start, form.fields.values()))
+            same = (frame["user_id"] == user) & (frame["item_id"] == item)
+            good = form.rules.good(form.rules.seconds(frame))
+            rows = (same & good).arg_true().to_list()
+            if seen + len(rows) > 1:
+                return f"{self.path.name}, row {start + rows[1 - seen] + 1}"
+            seen += len(rows)
+        return self.path.name
 
     def description(self) -> dict[str, Any]:
         """Name, size in bytes and SHA-256, for a manifest."""
@@ -229,6 +247,15 @@ class ParquetFile:
             raise DataFormatError(
                 f"{self.path.name}: is no sound parquet file ({reason}). Download it again."
             ) from error
+
+
+def as_text(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    """A column as text; whole numbers without a point, for pandas makes floats of them."""
+    text = column.cast(pl.String)
+    if not kind.is_float():
+        return text
+    whole = column.cast(pl.Int64, strict=False).cast(pl.String)
+    return pl.when(column == column.floor()).then(whole).otherwise(text)
 
 
 def open_table(
@@ -252,7 +279,13 @@ def open_table(
             f"{path.name}, line 1: is JSON, not delimited text. Amazon's reviews are converted by "
             "the command amazon."
         )
-    return file, layout.header(file)
+    names = layout.header(file)
+    for name in names:
+        if names.count(name) > 1:
+            raise DataFormatError(
+                f"{path.name}, line 1: two columns are called `{name}`. Rename one."
+            )
+    return file, names
 
 
 def check_column(path: Path, option: str, name: str, names: Sequence[str]) -> None:
@@ -291,10 +324,3 @@ def wrong_number(values: Sequence[str], names: Sequence[str]) -> Fault:
         f"has {len(values)} value{'s' * (len(values) != 1)}, not {len(names)}: {_listed(names)}",
         "Correct the line, or say what stands between values with --separator",
     )
-
-
-def _count_lines(data: bytes) -> int:
-    """How many lines are not empty."""
-    if b"\n\n" in data or data.startswith(b"\n"):
-        return sum(map(bool, data.split(b"\n")))
-    return data.count(b"\n") + (not data.endswith(b"\n"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from dataset_tools.convert.problems import Problems
 from dataset_tools.convert.ratings import Ratings
 from dataset_tools.domains import refuse_pair_folder
 from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
-from dataset_tools.safe_output import atomic_folder
+from dataset_tools.safe_output import atomic_folder, locked, unless_empty
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 ItemRow = tuple[str, str, str]  # item, title and text
@@ -72,6 +73,31 @@ class ItemSource(Protocol):
         """Items, titles and texts of the wanted items that the file has; perhaps some twice."""
 
 
+@contextmanager
+def domain_to_be(data_path: Path, dataset: str, *, with_items: bool) -> Iterator[None]:
+    """Keep a domain to oneself while it is converted, and refuse what cannot be before it is read.
+
+    Args:
+        data_path: The folder of the domains.
+        dataset: The domain to be.
+        with_items: Whether there will be texts.
+
+    Raises:
+        ConfigError: If the folder is that of a pair or cannot be written to, another process makes
+            the same domain, or an `.item` file of an earlier conversion would be left beside the
+            new ratings.
+    """
+    refuse_pair_folder(data_path, dataset)
+    item = data_path / dataset / f"{dataset}.item"
+    if not with_items and item.is_file():
+        raise ConfigError(
+            f"{item.parent}: has {item.name} of an earlier conversion, and this one has no texts. "
+            "Give the file of the items too, or remove it."
+        )
+    with unless_empty(data_path), locked(data_path / dataset, "--data_path"):
+        yield
+
+
 def write_domain(
     data_path: Path,
     dataset: str,
@@ -102,19 +128,11 @@ def write_domain(
     Raises:
         DataFormatError: If the file of the items is malformed or has no rated item; then nothing
             is written.
-        ConfigError: If the folder cannot be written to or is that of a pair, the disk is full, or
-            an `.item` file of an earlier conversion would be left beside the new ratings.
+        ConfigError: If the folder cannot be written to, or the disk is full.
     """
-    folder_of_domain = data_path / dataset
-    refuse_pair_folder(data_path, dataset)
-    if items is None and (folder_of_domain / f"{dataset}.item").exists():
-        raise ConfigError(
-            f"{folder_of_domain}: has {dataset}.item of an earlier conversion, and this one has no "
-            "texts. Give the file of the items too, or remove it."
-        )
     rated = ratings.rated_items()
     described = _Described()
-    with atomic_folder(folder_of_domain, dataset) as folder:
+    with atomic_folder(data_path / dataset, dataset) as folder:
         write_inter(folder / f"{dataset}.inter", ratings.frames())
         if items is not None:
             write_items(folder / f"{dataset}.item", described.frames(items, rated))

@@ -13,6 +13,7 @@ from dataset_tools.convert.delimited import (
     PART,
     Layout,
     ParquetFile,
+    as_text,
     check_column,
     open_table,
     wrong_encoding,
@@ -76,7 +77,10 @@ class ItemTable:
         if isinstance(self.file, ParquetFile):
             for start in range(0, self.file.rows, PART):
                 part = self.file.part(start, self.columns)
-                texts = (part[name].cast(pl.String).fill_null("") for name in self.columns)
+                texts = [
+                    part.select(as_text(pl.col(name), part.schema[name]).fill_null("")).to_series()
+                    for name in self.columns
+                ]
                 yield from map(list, zip(*texts, strict=True))
             return
         places = [self.names.index(name) for name in self.columns]

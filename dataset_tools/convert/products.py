@@ -28,9 +28,20 @@ TEMPLATE = "Brand: {brand}.|Category: {categories}.|{features}|{description}"
 FIELDS = ("title", "brand", "categories", "features", "description")
 
 ASIN = re.compile(rb"\{'asin': '([^'\\]+)'")  # stands first in 2014
-HARD = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|(?:[^"'\\]++|'[^"'\\]*+')++""", re.DOTALL)
-SCRIPT = re.compile(r"<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
-TAG = re.compile(r"<!--.*?-->|</?[a-zA-Z][^<>]*>", re.DOTALL)
+TOKENS = re.compile(  # a string that does not close takes all that is left: none is tried twice
+    r"""(?:[^"'\\]++|'[^"'\\]*+')++"""  # a run of plain strings and what stands between them
+    r"""|'(?:[^'\\]++|\\.)*+(?:'|\Z)|"(?:[^"\\]++|\\.)*+(?:"|\Z)""",
+    re.DOTALL,
+)
+COMMENTS = tuple(
+    (re.compile(begin, re.IGNORECASE), re.compile(end, re.IGNORECASE))
+    for begin, end in (
+        (r"<script\b", r"</script\s*>"),
+        (r"<style\b", r"</style\s*>"),
+        (r"<!--", r"-->"),
+    )
+)
+TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 STORE = re.compile(r"^Visit Amazon's (.+) Page$")
 PAGE_CODE = "getTime"  # some titles of 2018 are code of the page that they were taken from
 
@@ -192,8 +203,19 @@ def clean_text(text: str) -> str:
     if "&" in text:
         text = html.unescape(html.unescape(text))  # some is escaped twice
     if "<" in text:
-        text = TAG.sub(" ", SCRIPT.sub(" ", text))
+        for comment, end in COMMENTS:
+            text = _without(text, comment, end)
+        text = TAG.sub(" ", text)
     return " ".join(text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8").split())
+
+
+def _without(text: str, begin: re.Pattern[str], end: re.Pattern[str]) -> str:
+    """Cut out what stands from each beginning to the next end; one without an end stays."""
+    kept, place = [], 0
+    while (first := begin.search(text, place)) and (last := end.search(text, first.end())):
+        kept += [text[place : first.start()], " "]
+        place = last.end()
+    return "".join(kept) + text[place:]
 
 
 def _parse_slowly(line: bytes) -> Any:
@@ -213,7 +235,7 @@ def _parse_slowly(line: bytes) -> Any:
         except ValueError as error:
             raise ProductError("no JSON", f"is no JSON ({error})") from error
     try:
-        return orjson.loads(HARD.sub(_to_json, text))
+        return orjson.loads(TOKENS.sub(_to_json, text))
     except (ValueError, SyntaxError):
         pass
     try:

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from dataset_tools.convert.problems import Fault
-from dataset_tools.convert.raw_file import BadRows, ahead
+from dataset_tools.convert.raw_file import ahead
 from dataset_tools.options import check_choice
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
@@ -71,17 +71,6 @@ class Rules:
         if "timestamp" in frame.columns:
             good.append(pl.col("timestamp").is_between(EARLIEST, LATEST))
         return frame.select(pl.all_horizontal(good).fill_null(False)).to_series()
-
-    def check(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Refuse a frame with a bad row; give it with times in seconds.
-
-        Raises:
-            BadRows: If any row is no rating.
-        """
-        frame = self.seconds(frame)
-        if not self.good(frame).all():
-            raise BadRows
-        return frame
 
     def explain(self, user: object, item: object, rating: object, time: object = EARLIEST) -> Fault:
         """Say what is wrong with one rating, given as it stands in the raw file."""

@@ -1,8 +1,9 @@
 """Large text files, plain or packed, read once, in blocks of whole lines.
 
 A block is parsed as one by a columnar engine. Where that fails the block is halved until the faulty
-line is alone, so that a fault costs a few parses more and is named by file, line and byte, while
-sound data never passes through Python line by line.
+line is alone, which costs some fifteen parses of ever smaller parts; where a line parses and its
+values cannot be, its row tells which it is. So a fault is named by file, line and byte, while sound
+data never passes through Python line by line.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import sys
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,10 +34,13 @@ else:
     from backports import zstd
 
 BLOCK = 8 << 20  # bytes of a block
+UNPACKED = 1 << 22  # bytes unpacked at a time
 PIECE = 1 << 18  # bytes read at a time
 LONGEST_LINE = 64 << 20  # bytes; a longer one is no line of any data set
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 UTF8, UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+BLANK = re.compile(rb"(?:^|\n)[ \t\r\f\v]*\n")
+WINDOW = {zstd.DecompressionParameter.window_log_max: 31}  # the largest there is
 T = TypeVar("T")
 HTML = (b"<!doctype", b"<html")
 
@@ -55,7 +60,7 @@ def ahead(items: Generator[T, None, None]) -> Iterator[Iterator[T]]:
 
 
 class BadRows(Exception):
-    """Rows of a block that parse but cannot be."""
+    """Lines of which some have another form, though Polars takes them."""
 
 
 class Form(Protocol):
@@ -69,11 +74,14 @@ class Form(Protocol):
         """Turn whole lines into a frame with a row for each line that is not blank.
 
         Raises:
-            BadRows: If any of them is faulty; or an error of Polars.
+            BadRows: If a line has another form; or an error of Polars.
         """
 
+    def good(self, frame: pl.DataFrame) -> pl.Series:
+        """Which rows hold what they must, bool (N,)."""
+
     def explain(self, line: bytes) -> Fault:
-        """Say of one line that does not parse what is wrong with it."""
+        """Say of one line that does not parse, or whose row is not good, what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +105,21 @@ class Block:
             Block(self.data[cut:], self.line + first.count(b"\n"), self.byte + cut),
         )
 
-    def without_first_line(self) -> Block:
-        """The lines behind the first."""
-        cut = self.data.find(b"\n") + 1 or len(self.data)
-        return Block(self.data[cut:], self.line + 1, self.byte + cut)
+    @property
+    def is_blank(self) -> bool:
+        """Whether all lines are blank."""
+        return not self.data or self.data.isspace()
+
+    def count(self) -> int:
+        """How many lines are not blank."""
+        ends = self.data.count(b"\n") + (not self.data.endswith(b"\n"))
+        return ends if BLANK.search(self.data) is None else sum(1 for _ in self.lines())
+
+    def without_header(self) -> Block:
+        """The lines behind the first that is not blank."""
+        first = next(self.lines())
+        cut = first.byte - self.byte + len(first.data) + 1
+        return Block(self.data[cut:], first.line + 1, self.byte + cut)
 
     def lines(self) -> Iterator[Block]:
         """Each line that is not blank, by itself and without its end."""
@@ -126,6 +145,7 @@ class RawFile:
         self.path = path
         self.problems = problems
         self._packed = False
+        self._damage = ""  # what is wrong with the packed file
         self._fault: Fault | None = None  # what ended the file early,
         self._end = Block(b"", 1, 0)  # and where
         with self._open():
@@ -170,9 +190,6 @@ class RawFile:
             for block in blocks:
                 yield block
                 bar.update(self._raw.count - bar.n)
-            if self._fault is not None:
-                while self._raw.read(PIECE):  # what stands behind the fault is hashed too
-                    pass
         if self._fault is not None:
             self.report(self._end, self._fault)
 
@@ -185,24 +202,26 @@ class RawFile:
         Raises:
             DataFormatError: As `Problems.report` does.
         """
-        with contextlib.closing(self.blocks()) as blocks:
-            for block in blocks:
-                if form.header and block.line == 1:
-                    block = block.without_first_line()
-                yield from self._parse(block, form)
+        for frame, good, block in self._parsed(form):
+            if good.all():
+                yield frame
+                continue
+            lines = list(block.lines())
+            for row in (~good).arg_true():
+                self.report(lines[row], form.explain(lines[row].data.rstrip(b"\r")))
+            yield frame.filter(good)
 
     def second(self, form: Form, user: str, item: str) -> str:
         """Name the place of the second rating of a user for an item, which there is."""
+        again = RawFile(self.path, Problems("skip", sys.maxsize))  # faults were reported before
         seen = 0
-        for block in self.blocks():
-            for line in block.lines():
-                escaped = b"\\" in line.data  # ids in JSON may be
-                if escaped or (user.encode() in line.data and item.encode() in line.data):
-                    with contextlib.suppress(BadRows, pl.exceptions.PolarsError):
-                        seen += form.parse(line.data).row(0)[:2] == (user, item)
-                    if seen == 2:
-                        return self.where(line)
-        raise AssertionError(f"{user} rates {item} {seen} times")
+        for frame, good, block in again._parsed(form):
+            same = (frame["user_id"] == user) & (frame["item_id"] == item) & good
+            rows = same.arg_true().to_list()
+            if seen + len(rows) > 1:
+                return self.where(list(block.lines())[rows[1 - seen]])
+            seen += len(rows)
+        return self.path.name
 
     def report(self, block: Block, fault: Fault) -> None:
         """Report a fault of the first line of a block.
@@ -225,12 +244,24 @@ class RawFile:
             "sha256": self._raw.digest.hexdigest(),
         }
 
-    def _parse(self, block: Block, form: Form) -> Iterator[pl.DataFrame]:
-        """Parse a block, in halves where it has a fault."""
-        if not block.data or block.data.isspace():
+    def _parsed(self, form: Form) -> Iterator[tuple[pl.DataFrame, pl.Series, Block]]:
+        """Rows, which of them are good, and the lines that they stand for."""
+        header = form.header
+        with contextlib.closing(self.blocks()) as blocks:
+            for block in blocks:
+                if header and not block.is_blank:
+                    block, header = block.without_header(), False
+                yield from self._parse(block, form)
+
+    def _parse(self, block: Block, form: Form) -> Iterator[tuple[pl.DataFrame, pl.Series, Block]]:
+        """Parse a block, in halves where that fails, down to the line that is at fault."""
+        if block.is_blank:
             return
         try:
-            yield form.parse(block.data)
+            frame = form.parse(block.data)
+            if len(frame) != block.count():  # a double quote may take lines along
+                raise BadRows
+            yield frame, form.good(frame), block
             return
         except (BadRows, pl.exceptions.PolarsError):
             halves = block.halves()
@@ -255,7 +286,7 @@ class RawFile:
                 if magic.startswith(GZIP):
                     yield _unpack_gzip(file)
                 elif magic == ZSTD:
-                    yield _read(zstd.open(file))  # type: ignore[arg-type]
+                    yield _read(zstd.open(file, options=WINDOW))  # type: ignore[arg-type]
                 else:
                     yield _read(file)
         except OSError as error:
@@ -265,7 +296,7 @@ class RawFile:
 
     def _cut(self, content: Iterator[bytes], size: int) -> Generator[Block, None, None]:
         """Cut the content into blocks of about `size` bytes."""
-        self._fault = None
+        self._fault, self._damage = None, ""
         line, byte, rest = 1, 0, b""
         for number, piece in enumerate(self._pieces(content, size)):
             if number == 0:
@@ -286,6 +317,11 @@ class RawFile:
                     f"{LONGEST_LINE >> 20} MB. Is it a text file?"
                 )
         self._end = Block(rest, line, byte)
+        if self._damage:  # no faulty line: what was read before may be wrong
+            raise DataFormatError(
+                f"{self.where(self._end)}: the packed file is damaged here or later or, if its "
+                f"checksum alone is wrong, before ({self._damage}). Download it again."
+            )
         if rest and self._fault is None:
             yield self._end
 
@@ -310,9 +346,7 @@ class RawFile:
                 "Get it again",
             )
         except (igzip_lib.IsalError, zstd.ZstdError) as error:  # type: ignore[misc]
-            self._fault = Fault(
-                "damaged", f"the packed file is damaged in this line or soon after ({error})"
-            )
+            self._damage = str(error)
         yield b"".join(parts)
 
     def _check_begin(self, data: bytes) -> int:
@@ -325,7 +359,7 @@ class RawFile:
                 f"{self.path.name}, line 1, byte {mark}: is an HTML page, perhaps a server's error "
                 "message, and no data. Download it again."
             )
-        if self._fault is None and not data[mark:].strip():
+        if not (self._fault or self._damage or data[mark:].strip()):
             raise DataFormatError(f"{self.path.name}: is empty. Download it again.")
         return mark
 
@@ -351,8 +385,8 @@ def _unpack_gzip(file: IO[bytes]) -> Iterator[bytes]:
                 if not packed:
                     break
                 unpacker = isal_zlib.decompressobj(31)
-            yield unpacker.decompress(packed)
-            packed = unpacker.unused_data
+            yield unpacker.decompress(packed, UNPACKED)
+            packed = unpacker.unconsumed_tail or unpacker.unused_data
     if not unpacker.eof:
         raise EOFError
 

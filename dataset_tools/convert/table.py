@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_tools.convert.delimited import Layout, RatingTable, check_column, open_table
-from dataset_tools.convert.domain_writer import Converted, write_domain
+from dataset_tools.convert.domain_writer import Converted, domain_to_be, write_domain
 from dataset_tools.convert.item_table import ItemTable
 from dataset_tools.convert.problems import Problems
 from dataset_tools.convert.ratings import UNITS, Rules, read_ratings
@@ -109,18 +109,19 @@ def convert(
             title,
             text,
         )
-    kept, counts = read_ratings(file, form, duplicates=duplicates, k_core=k_core)
-    return write_domain(
-        data_path,
-        dataset,
-        "csv",
-        options,
-        file=file,
-        ratings=kept,
-        counts=counts,
-        items=table,
-        problems=problems,
-    )
+    with domain_to_be(data_path, dataset, with_items=table is not None):
+        kept, counts = read_ratings(file, form, duplicates=duplicates, k_core=k_core)
+        return write_domain(
+            data_path,
+            dataset,
+            "csv",
+            options,
+            file=file,
+            ratings=kept,
+            counts=counts,
+            items=table,
+            problems=problems,
+        )
 
 
 def _check_options(
