@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import io
 import os
-import re
 import sys
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +38,6 @@ PIECE = 1 << 18  # bytes read at a time
 LONGEST_LINE = 64 << 20  # bytes; a longer one is no line of any data set
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 UTF8, UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
-BLANK = re.compile(rb"(?:^|\n)[ \t\r\f\v]*\n")
 WINDOW = {zstd.DecompressionParameter.window_log_max: 31}  # the largest there is
 T = TypeVar("T")
 HTML = (b"<!doctype", b"<html")
@@ -110,10 +108,10 @@ class Block:
         """Whether all lines are blank."""
         return not self.data or self.data.isspace()
 
+    @property
     def count(self) -> int:
-        """How many lines are not blank."""
-        ends = self.data.count(b"\n") + (not self.data.endswith(b"\n"))
-        return ends if BLANK.search(self.data) is None else sum(1 for _ in self.lines())
+        """How many lines there are, blank ones too."""
+        return self.data.count(b"\n") + (not self.data.endswith(b"\n"))
 
     def without_header(self) -> Block:
         """The lines behind the first that is not blank."""
@@ -259,9 +257,11 @@ class RawFile:
             return
         try:
             frame = form.parse(block.data)
-            if len(frame) != block.count():  # a double quote may take lines along
-                raise BadRows
-            yield frame, form.good(frame), block
+            good = form.good(frame)
+            if not (len(frame) == block.count and good.all()):
+                if len(frame) != sum(1 for _ in block.lines()):  # a double quote takes lines along
+                    raise BadRows
+            yield frame, good, block
             return
         except (BadRows, pl.exceptions.PolarsError):
             halves = block.halves()
