@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rating_range",
         type=check_range,
-        help="lowest and highest rating; default: what the pair or the domain's manifest says, or 1,5",
+        help="lowest and highest; default: what the pair or the domain's manifest says, or 1,5",
     )
 
 
