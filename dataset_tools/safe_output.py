@@ -64,7 +64,8 @@ def atomic_folder(folder: Path, what: str | None = None) -> Iterator[Path]:
             _clear_stale(folder)
             # Host, process and a name of its own: nobody else's is taken for stale or for free.
             owner = f"{socket.gethostname().replace('.', '-')}.{os.getpid()}"
-            temporary = Path(mkdtemp(prefix=f".{what}.{owner}.", suffix=".tmp", dir=folder))
+            made = mkdtemp(prefix=f".{what}.{owner}.", suffix=".tmp", dir=folder)
+            temporary = folder / Path(made).name  # as the user wrote the folder
         except OSError as error:
             raise ConfigError(
                 f"{folder}: cannot write `{what}` here ({error.strerror}). "
