@@ -124,7 +124,7 @@ def read_header(path: Path, separator: str = "\t", encoding: str = "utf-8") -> d
     except OSError as error:
         raise DataFormatError(f"{path}: cannot be read ({error.strerror}). Allow it.") from error
     except UnicodeDecodeError as error:
-        raise DataFormatError(f"{path.name}, line 1: is not {encoding}.") from error
+        raise _undecodable(path, encoding) from error
 
 
 def read_link(path: Path, fields: tuple[str, str]) -> pd.DataFrame:
@@ -246,10 +246,7 @@ def _read(
     except OSError as error:
         raise DataFormatError(f"{path}: cannot be read ({error.strerror}). Allow it.") from error
     except UnicodeDecodeError as error:
-        raise DataFormatError(
-            f"{path.name}, line {_undecodable_line(path, encoding)}: is not {encoding}. "
-            "Set `encoding` in the config, or convert the file."
-        ) from error
+        raise _undecodable(path, encoding) from error
     frame = pd.read_csv(
         path,
         sep=separator,
@@ -335,8 +332,8 @@ def _check_rows(name: str, lines: Iterator[str], width: int, separator: str) -> 
     return blank_lines
 
 
-def _undecodable_line(path: Path, encoding: str) -> int:
-    """Number of the first line that is not written in the encoding."""
+def _undecodable(path: Path, encoding: str) -> DataFormatError:
+    """The error for a file with a line that is not written in the encoding."""
     line = 1
     with path.open("rb") as file:
         for data in file:
@@ -345,7 +342,10 @@ def _undecodable_line(path: Path, encoding: str) -> int:
             except UnicodeDecodeError:
                 break
             line += 1
-    return line
+    return DataFormatError(
+        f"{path.name}, line {line}: is not {encoding}. "
+        "Set `encoding` in the config, or convert the file."
+    )
 
 
 def _float(cell: str) -> float:

@@ -10,7 +10,7 @@ import pytest
 from dataset_tools.check import check_dataset
 from dataset_tools.cli import main
 from dataset_tools.synthetic import make_dataset
-from recbole_cdr_mm.errors import DataFormatError
+from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +124,42 @@ def no_item(data: Path) -> None:
     path.write_text(path.read_text().replace("item_id:token", "id:token", 1))
 
 
+def late_bytes(data: Path) -> None:
+    """Beyond what is read to see the header."""
+    path = data / "p_cd" / "p_cd.item"
+    rows = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(rows[:-1]) + rows[-1].replace(b"\t", b"\t\xff", 1))
+
+
+def lone_carriage_return(data: Path) -> None:
+    path = data / "p_cd" / "p_cd.item"
+    path.write_bytes(path.read_bytes().replace(b"The ", b"The\r", 1))
+
+
+def wrong_types(data: Path) -> None:
+    path = data / "p_cd" / "p_cd.item"
+    path.write_text(path.read_text().replace("item_id:token", "item_id:float", 1))
+
+
+def short_row(data: Path) -> None:
+    path = data / "p_cd" / "p_cd.inter"
+    rows = path.read_text().splitlines()
+    rows[5] = rows[5].rpartition("\t")[0]
+    path.write_text("\n".join(rows) + "\n")
+
+
+def odd_manifest(data: Path) -> None:
+    (data / "p_cd" / "p_cd.manifest.json").write_text('{"options": null, "outputs": [5]}')
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (late_bytes, "p_cd.item: p_cd.item, line 31: is not utf-8"),
+        (lone_carriage_return, "p_cd.item: p_cd.item, line "),
+        (wrong_types, "`item_id:float` must be `item_id:token`"),
+        (short_row, "1 x wrong number of values; the first: p_cd.inter, line 6, byte "),
+        (odd_manifest, "p_cd.manifest.json: is no manifest"),
         (change_texts, "p_cd.text.npy: was made of other texts than those of the .item file"),
         (drop_matrix, "there is no p_cd.text.npy"),
         (cut_matrix, "p_cd.text.npy: is damaged or no matrix"),
@@ -179,6 +212,34 @@ def test_the_range_of_ratings_is_that_of_the_manifest(data: Path) -> None:
         for finding in check_dataset(data, "d", rating_range=(1, 10))
         if finding.severity == "error"
     ]
+
+
+def test_names_with_the_letters_of_patterns(data: Path) -> None:
+    shutil.copytree(data / "p_cd", data / "a[1]")
+    for path in (data / "a[1]").iterdir():
+        path.rename(path.with_name(path.name.replace("p_cd", "a[1]")))
+    (data / "a[1]" / "a[1].text.npy").write_bytes(b"broken")
+    assert any("a[1].text.npy: is damaged" in error for error in found(data, "error", "a[1]"))
+
+
+def test_a_folder_of_features_that_is_not_there(data: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere: there is no such folder"):
+        check_dataset(data, "p", feature_path=data / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("source_dataset: p_cd\ntarget_dataset: p_cd\n", "source and target are both `p_cd`"),
+        ("source_dataset: p_cd\n  target: x\n", r"p\.yaml: is no YAML \(.*\)"),
+        ("- p_cd\n", "a pair needs `source_dataset`"),
+    ],
+)
+def test_a_pair_that_is_none(data: Path, content: str, message: str) -> None:
+    (data / "p" / "p.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=message) as error:
+        check_dataset(data, "p")
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_data_set_that_is_not_there(data: Path) -> None:

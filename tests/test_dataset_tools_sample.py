@@ -245,3 +245,16 @@ def test_command(synthetic: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "written",
     ]
     assert "1,500 (76.9% of its users)" in out.splitlines()[1]
+
+
+def test_writes_over_nothing_of_the_user_s(synthetic: Path) -> None:
+    folder = synthetic / "mine"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("source_dataset: a\ntarget_dataset: b\nlearning_rate: 0.1\n")
+    with pytest.raises(ConfigError, match=r"settings of its own \(learning_rate\)"):
+        make_sample(synthetic, "demo", "mine", ratio=0.5)
+    taken = synthetic / "new_source"
+    taken.mkdir()
+    (taken / "new_source.yaml").write_text("source_dataset: a\ntarget_dataset: b\n")
+    with pytest.raises(ConfigError, match="`new_source` is a pair"):
+        make_sample(synthetic, "demo", "new", ratio=0.5)
