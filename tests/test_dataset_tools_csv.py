@@ -93,6 +93,15 @@ def test_parquet(tmp_path: Path) -> None:
     assert titles == ["Up", ""]
 
 
+@pytest.mark.parametrize("unit", ["s", "ms"])
+def test_dates_of_parquet_have_a_unit_of_their_own(tmp_path: Path, unit: str) -> None:
+    frame = pl.DataFrame({"user_id": ["u"], "item_id": ["i"], "rating": [3], "timestamp": [START]})
+    frame = frame.with_columns(pl.from_epoch("timestamp").cast(pl.Datetime("ns")))
+    frame.write_parquet(tmp_path / "r.parquet")
+    convert(tmp_path / "r.parquet", "d", tmp_path, time_unit=unit)
+    assert rows(tmp_path, "d")[0][3] == START
+
+
 def test_times_in_other_units_and_as_dates(tmp_path: Path) -> None:
     head = "user_id,item_id,rating,timestamp\n"
     for name, time, options in (

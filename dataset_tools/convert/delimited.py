@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from dataset_tools.convert.problems import Fault, Problems, printable
-from dataset_tools.convert.ratings import Rules
+from dataset_tools.convert.ratings import UNITS, Rules
 from dataset_tools.convert.raw_file import BadRows, RawFile
 from dataset_tools.manifest import describe_file
 from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
@@ -151,7 +151,8 @@ class RatingTable:
             if field == "timestamp" and (self.time_format or frame.schema[name].is_temporal()):
                 if self.time_format:
                     column = column.str.to_datetime(self.time_format, strict=False)
-                column = column.cast(pl.Datetime("us")).dt.epoch("us") / 1_000_000
+                seconds = column.cast(pl.Datetime("us")).dt.epoch("us") / UNITS["us"]
+                column = seconds * UNITS[self.rules.unit]  # a date has a unit of its own
             if field in ("user_id", "item_id"):
                 columns.append(as_text(column, frame.schema[name]).alias(field))
             else:

@@ -125,7 +125,7 @@ class Ratings:
 
     @classmethod
     def read(cls, frames: Iterable[pl.DataFrame]) -> Ratings:
-        """Gather frames that `Rules.check` gave."""
+        """Gather frames of good rows, their times in seconds."""
         users, items = _Coder(), _Coder()
         columns: tuple[list[np.ndarray], ...] = ([], [], [], [])
         for frame in frames:
