@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from tqdm import tqdm
 
 from dataset_tools.convert.problems import Fault, Problems, printable
 from dataset_tools.convert.ratings import UNITS, Rules
@@ -203,7 +204,8 @@ class ParquetFile:
         Raises:
             DataFormatError: As `Problems.report` does.
         """
-        for start in range(0, self.rows, PART):
+        starts = range(0, self.rows, PART)
+        for start in tqdm(starts, desc=self.path.name, unit="part", disable=None):
             columns = self.part(start, form.fields.values())
             frame = form.rules.seconds(form.pick(columns))
             good = form.rules.good(frame)
