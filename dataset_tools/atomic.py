@@ -415,7 +415,7 @@ def _texts(name: str, column: pl.Series) -> pl.Series:
     if not quoted.any():
         return texts
     bare = texts.str.strip_chars_start('"')
-    quotes = "'" * int((texts.str.len_chars() - bare.str.len_chars()).max() or 0)  # type: ignore
+    quotes = "'" * int((texts.str.len_chars() - bare.str.len_chars()).max() or 0)  # type: ignore[arg-type]
     return pl.select(
         pl.lit(quotes).str.slice(0, texts.str.len_chars() - bare.str.len_chars()) + bare
     ).to_series()

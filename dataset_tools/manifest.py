@@ -57,6 +57,31 @@ def write_manifest(
         file.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
+def write_domain_manifest(
+    folder: Path,
+    domain: str,
+    command: str,
+    options: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, Any]],
+    counts: Mapping[str, Any],
+) -> None:
+    """Write the manifest of a domain whose files are all that the folder holds.
+
+    Args:
+        folder: Where the files are and the manifest will be, `<domain>.manifest.json`.
+        domain: The domain.
+        command: See `write_manifest`, as for the others.
+        options: Likewise.
+        inputs: Likewise.
+        counts: Likewise.
+
+    Raises:
+        ConfigError: If the folder cannot be written to.
+    """
+    outputs = [describe_file(path) for path in sorted(folder.iterdir())]
+    write_manifest(folder / f"{domain}{MANIFEST}", command, options, inputs, counts, outputs)
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object, as a manifest is; what is none, or is not there, is empty."""
     try:

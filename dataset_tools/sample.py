@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dataset_tools.atomic import read_items, write_inter, write_items
 from dataset_tools.domains import domains_of, refuse_domain_folder, refuse_pair_folder
-from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
+from dataset_tools.manifest import describe_file, write_domain_manifest
 from dataset_tools.pair import (
     Domain,
     Size,
@@ -239,13 +239,13 @@ def _write_domain(
             frame = read_items(items)
             kept = frame["item_id"].isin(set(columns["item_id"]))
             write_items(folder / f"{name}.item", frame[kept])
-        write_manifest(
-            folder / f"{name}{MANIFEST}",
+        write_domain_manifest(
+            folder,
+            name,
             "sample",
             options,
             [describe_file(path) for path in inputs],
             counts,
-            [describe_file(path) for path in sorted(folder.iterdir())],
         )
     if items not in inputs:
         (data_path / name / f"{name}.item").unlink(missing_ok=True)  # of an earlier sample

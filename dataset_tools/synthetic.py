@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dataset_tools.atomic import write_inter, write_items
 from dataset_tools.domains import refuse_domain_folder
 from dataset_tools.feature_store import content_hash, item_texts, write_store
-from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
+from dataset_tools.manifest import write_domain_manifest
 from dataset_tools.pair import write_pair_file
 from dataset_tools.safe_output import atomic_folder
 from recbole_cdr_mm.errors import ConfigError, did_you_mean
@@ -329,8 +329,9 @@ def write_pair(
         with atomic_folder(data_path / domain, domain) as folder:
             write_inter(folder / f"{domain}.inter", inter)
             write_items(folder / f"{domain}.item", items)
-            write_manifest(
-                folder / f"{domain}{MANIFEST}",
+            write_domain_manifest(
+                folder,
+                domain,
                 "synthetic",
                 {"structure": pair.structure, "seed": pair.seed, **(options or {})},
                 inputs=[],
@@ -339,7 +340,6 @@ def write_pair(
                     "items": len(items),
                     "ratings": len(inter),
                 },
-                outputs=[describe_file(path) for path in sorted(folder.iterdir())],
             )
     write_pair_file(data_path, name, source, target)
     return source, target

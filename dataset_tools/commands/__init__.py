@@ -14,6 +14,7 @@ from pathlib import Path
 from dataset_tools.convert.domain_writer import Converted
 from dataset_tools.convert.problems import MAX_ERRORS
 from dataset_tools.convert.products import FIELDS, TEMPLATE
+from dataset_tools.pair import check_range
 from recbole_cdr_mm.errors import ConfigError
 
 
@@ -34,6 +35,15 @@ def name_list(value: str) -> list[str]:
 def add_data_path(parser: argparse.ArgumentParser) -> None:
     """Add the option that nearly all commands have."""
     parser.add_argument("--data_path", type=Path, required=True, help="folder of the domains")
+
+
+def add_range_option(parser: argparse.ArgumentParser) -> None:
+    """Add the range of ratings for commands that read what is converted already."""
+    parser.add_argument(
+        "--rating_range",
+        type=check_range,
+        help="lowest and highest; default: what the pair or the domain's manifest says, or 1,5",
+    )
 
 
 def add_rating_options(parser: argparse.ArgumentParser) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_tools import check
-from dataset_tools.commands import add_data_path, plain_name, print_table
-from dataset_tools.pair import check_range
+from dataset_tools.commands import add_data_path, add_range_option, plain_name, print_table
 from recbole_cdr_mm.errors import DataFormatError
 
 HELP = """\
@@ -25,11 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_data_path(parser)
     parser.add_argument("--dataset", type=plain_name, required=True, help="a domain or a pair")
     parser.add_argument("--feature_path", type=Path, help="stores are in FEATURE_PATH/<domain>/")
-    parser.add_argument(
-        "--rating_range",
-        type=check_range,
-        help="lowest and highest; default: what the pair or the domain's manifest says, or 1,5",
-    )
+    add_range_option(parser)
 
 
 def run(**options: Any) -> None:

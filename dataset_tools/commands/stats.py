@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_tools import stats
-from dataset_tools.commands import add_data_path, plain_name, print_table
-from dataset_tools.pair import check_range
+from dataset_tools.commands import add_data_path, add_range_option, plain_name, print_table
 
 HELP = """\
 Say what a domain or a pair holds, and draw its histograms. For a pair, measure too what the floors
@@ -27,11 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, help="folder of the histograms; default: DATA_PATH/DATASET"
     )
     parser.add_argument("--json", type=Path, help="write all figures to this file too")
-    parser.add_argument(
-        "--rating_range",
-        type=check_range,
-        help="lowest and highest; default: what the pair or the domain's manifest says, or 1,5",
-    )
+    add_range_option(parser)
 
 
 def run(**options: Any) -> None:

@@ -204,11 +204,7 @@ class ParquetFile:
         Raises:
             DataFormatError: As `Problems.report` does.
         """
-        starts = range(0, self.rows, PART)
-        for start in tqdm(starts, desc=self.path.name, unit="part", disable=None):
-            columns = self.part(start, form.fields.values())
-            frame = form.rules.seconds(form.pick(columns))
-            good = form.rules.good(frame)
+        for start, columns, frame, good in self._parsed(form):
             for row in (~good).arg_true():
                 fault = form.explain_row([columns[name][row] for name in form.fields.values()])
                 self.problems.report(f"{self.path.name}, row {start + row + 1}", fault)
@@ -226,11 +222,9 @@ class ParquetFile:
     def second(self, form: RatingTable, user: str, item: str) -> str:
         """Name the place of the second rating of a user for an item, which there is."""
         seen = 0
-        for start in range(0, self.rows, PART):
-            frame = form.pick(self.part(start, form.fields.values()))
-            same = (frame["user_id"] == user) & (frame["item_id"] == item)
-            good = form.rules.good(form.rules.seconds(frame))
-            rows = (same & good).arg_true().to_list()
+        for start, _, frame, good in self._parsed(form):
+            same = (frame["user_id"] == user) & (frame["item_id"] == item) & good
+            rows = same.arg_true().to_list()
             if seen + len(rows) > 1:
                 return f"{self.path.name}, row {start + rows[1 - seen] + 1}"
             seen += len(rows)
@@ -239,6 +233,16 @@ class ParquetFile:
     def description(self) -> dict[str, Any]:
         """Name, size in bytes and SHA-256, for a manifest."""
         return describe_file(self.path)
+
+    def _parsed(
+        self, form: RatingTable
+    ) -> Iterator[tuple[int, pl.DataFrame, pl.DataFrame, pl.Series]]:
+        """Each part: its first row, its columns as they stand, its ratings, which are good."""
+        starts = range(0, self.rows, PART)
+        for start in tqdm(starts, desc=self.path.name, unit="part", disable=None):
+            columns = self.part(start, form.fields.values())
+            frame = form.rules.seconds(form.pick(columns))
+            yield start, columns, frame, form.good(frame)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

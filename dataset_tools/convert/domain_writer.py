@@ -14,7 +14,7 @@ from dataset_tools.atomic import write_inter, write_items
 from dataset_tools.convert.problems import Problems
 from dataset_tools.convert.ratings import Ratings
 from dataset_tools.domains import refuse_pair_folder
-from dataset_tools.manifest import MANIFEST, describe_file, write_manifest
+from dataset_tools.manifest import write_domain_manifest
 from dataset_tools.safe_output import atomic_folder, locked, unless_empty
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
@@ -148,13 +148,13 @@ def write_domain(
         )
         found = asdict(converted)
         del found["notes"], found["options"]
-        write_manifest(
-            folder / f"{dataset}{MANIFEST}",
+        write_domain_manifest(
+            folder,
+            dataset,
             command,
             options,
             [it.description() for it in (file, *([] if items is None else [items.file]))],
             found,
-            [describe_file(path) for path in sorted(folder.iterdir())],
         )
     return converted
 

@@ -162,7 +162,7 @@ class Ratings:
             duplicates: `last` and `first` by time, in file order where times are equal or missing;
                 `mean`, of all, at the place and time of the last.
         """
-        pair = self.user.astype(np.int64) * len(self.items) + self.item  # (N,)
+        pair = self._pairs()
         twice = np.flatnonzero(pl.Series(pair).is_duplicated().to_numpy())
         if not len(twice):
             return self
@@ -182,8 +182,7 @@ class Ratings:
 
     def first_repeated(self) -> tuple[str, str] | None:
         """User and item of the first rating that has an earlier one of both."""
-        pair = self.user.astype(np.int64) * len(self.items) + self.item  # (N,)
-        again = ~pl.Series(pair).is_first_distinct().to_numpy()
+        again = ~pl.Series(self._pairs()).is_first_distinct().to_numpy()
         if not again.any():
             return None
         row = int(again.argmax())
@@ -213,6 +212,10 @@ class Ratings:
             if self.time is not None:
                 columns["timestamp"] = pl.Series(self.time[part])
             yield pl.DataFrame(columns)
+
+    def _pairs(self) -> np.ndarray:
+        """A number for user and item of each rating, int64 (N,)."""
+        return self.user.astype(np.int64) * len(self.items) + self.item
 
     def _where(self, kept: np.ndarray) -> Ratings:
         return replace(

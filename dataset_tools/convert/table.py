@@ -11,6 +11,7 @@ from dataset_tools.convert.item_table import ItemTable
 from dataset_tools.convert.problems import Problems
 from dataset_tools.convert.ratings import UNITS, Rules, read_ratings
 from dataset_tools.options import check_choice
+from dataset_tools.pair import check_range
 from recbole_cdr_mm.errors import ConfigError
 
 
@@ -132,11 +133,9 @@ def _check_options(
     text: Sequence[str],
 ) -> tuple[float, float]:
     """Refuse options that cannot be; give lowest and highest rating."""
-    if len(rating_range) != 2 or not rating_range[0] < rating_range[1]:
-        raise ConfigError(f"rating_range must be the lowest and the highest, not {rating_range}.")
     check_choice("time_unit", time_unit, list(UNITS))
     if items is None and (title or text):
         raise ConfigError("title and text are columns of the file of items. Give it as --items.")
     if items is not None and not (title or text):
         raise ConfigError("Of the file of items nothing is asked. Give --title, --text or both.")
-    return rating_range[0], rating_range[1]
+    return check_range(rating_range)

@@ -17,7 +17,6 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from dataset_tools.atomic import read_inter, read_items, read_link
-from dataset_tools.convert.amazon_tasks import TASKS
 from dataset_tools.feature_store import item_texts
 from recbole_cdr_mm.data.features import DomainFeatures, FeatureKind, ItemFeatures, load_features
 from recbole_cdr_mm.data.history import Histories, build_histories
@@ -203,6 +202,8 @@ class PairDataset(Dataset):
 
     def _making_commands(self, name: str) -> list[str]:
         """The commands that make a missing domain and the pair's text features."""
+        from dataset_tools.convert.amazon_tasks import TASKS  # not at each start: only for this
+
         if self.dataset_name == "demo":
             make = "synthetic --dataset=demo"
         elif self.dataset_name in TASKS:
