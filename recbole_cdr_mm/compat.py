@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import importlib.metadata
 import sys
 import warnings
 from collections.abc import Callable
@@ -40,6 +41,8 @@ _NUMPY_ALIASES: dict[str, type] = {
     "long": np.int_,
     "unicode": np.str_,
 }
+
+_NEWEST_RAY = (2, 6)  # RecBole's metadata: ray<=2.6.3
 
 _applied: list[str] | None = None
 
@@ -121,18 +124,25 @@ class _Overlay(ModuleType):
 
 
 class _MissingTune(ModuleType):
-    """Stands for `ray.tune` where ray is missing: an error that says so on first use."""
+    """Stands for `ray.tune` where the ray of RecBole is missing: an error on first use."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what import machinery and inspect ask every module
             raise AttributeError(name)
         raise ConfigError(
-            f"recbole.quick_start: `ray.tune.{name}` needs ray, which cannot be imported here. "
-            "Install ray, or search hyperparameters without RecBole's objective_function."
+            f"recbole.quick_start: `ray.tune.{name}` needs ray 2.6 or older, which cannot be "
+            "imported here. Search hyperparameters with `python -m recbole_cdr_mm.tune`."
         )
 
 
 def _ray_is_missing() -> bool:
+    """Whether there is no ray, or one newer than RecBole knows how to use."""
+    try:
+        release = importlib.metadata.version("ray")
+    except importlib.metadata.PackageNotFoundError:
+        return True
+    if tuple(int(part) for part in release.split(".")[:2]) > _NEWEST_RAY:
+        return True
     try:
         importlib.import_module("ray.tune")
     except Exception:  # an old ray on a new stack fails in many ways, not only by ImportError
@@ -141,7 +151,8 @@ def _ray_is_missing() -> bool:
 
 
 def _import_quick_start_without_ray() -> None:
-    # The stand-in is there for this one import; others still see that ray is missing.
+    # The stand-in is there for this one import; others still see the ray that there is, or none.
+    real = sys.modules.get("ray")
     stand_in = ModuleType("ray")
     stand_in.tune = _MissingTune("ray.tune")  # type: ignore[attr-defined]
     sys.modules["ray"] = stand_in
@@ -149,6 +160,8 @@ def _import_quick_start_without_ray() -> None:
         importlib.import_module("recbole.quick_start.quick_start")
     finally:
         del sys.modules["ray"]
+        if real is not None:
+            sys.modules["ray"] = real
 
 
 # NumPy: np.float and its like, which RecBole uses in metrics, interactions and layers.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,47 @@ def run_recbole_mm(
     register()
     config = MMConfig(model, dataset, config_file_list, config_dict, command_line)
     return run(config, saved=saved)
+
+
+def validate_recbole_mm(
+    model: str | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str | Path] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    command_line: Sequence[str] = (),
+    saved: bool = True,
+    on_validation: Callable[[int, float], None] | None = None,
+) -> dict[str, Any]:
+    """Train a model on a pair and measure it on the validation users, for a search.
+
+    The test users are not measured.
+
+    Args:
+        model: As for `run_recbole_mm`, and so are those up to `saved`.
+        dataset: Name of a pair.
+        config_file_list: YAML files.
+        config_dict: Wins over the files.
+        command_line: `--key=value` arguments; win over the dict.
+        saved: Whether to keep checkpoints.
+        on_validation: Called after each validation, with its number (from 0, over all stages) and
+            the validation metric. What it raises ends the training.
+
+    Returns:
+        `valid_metric` (its name), `bigger_is_better`, `valid_score`, `valid` (all metrics) and
+        `stages`.
+
+    Raises:
+        UserError: For whatever the user can put right; see `errors`.
+    """
+    compat.apply()
+    # RecBole's modules can be imported only now.
+    from recbole_cdr_mm.config import MMConfig
+    from recbole_cdr_mm.register import register
+    from recbole_cdr_mm.run import validate
+
+    register()
+    config = MMConfig(model, dataset, config_file_list, config_dict, command_line)
+    return validate(config, saved=saved, on_validation=on_validation)
 
 
 def load_data_and_model(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import Logger, getLogger
@@ -24,6 +25,7 @@ from recbole_cdr_mm.config import MMConfig
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.samplers import TrainingSampler
 from recbole_cdr_mm.errors import ConfigError
+from recbole_cdr_mm.evaluation.predictions import prediction_columns
 from recbole_cdr_mm.recbole_models import build_model
 from recbole_cdr_mm.trainer import build_trainer
 from recbole_cdr_mm.trainer.resume import check_same_run, restore_model, run_config
@@ -120,6 +122,52 @@ def run(config: MMConfig, *, saved: bool) -> dict[str, Any]:
     return result
 
 
+def validate(
+    config: MMConfig, *, saved: bool, on_validation: Callable[[int, float], None] | None = None
+) -> dict[str, Any]:
+    """Train the configured model and measure it on the validation users; the test is not read.
+
+    Args:
+        config: The run's configuration.
+        saved: Whether to keep checkpoints; see `run_recbole_mm`.
+        on_validation: Called after each validation with the number of validations before it, over
+            all stages, and the validation metric. What it raises ends the training.
+
+    Returns:
+        `valid_metric` (its name), `bigger_is_better`, `valid_score` and `valid`, the metrics of the
+        validation users, and `stages`.
+
+    Raises:
+        UserError: For whatever the user can put right, no validation users among it.
+    """
+    with _logging(config):
+        parts = assemble(config)
+        if not parts.valid_data:
+            raise ConfigError(
+                f"{config['dataset']} has no validation users, by whom a search chooses. Give"
+                " --valid_user_ratio=0.1, or a pair with more overlapped users."
+            )
+        trainer = build_trainer(config, parts.model)
+        steps = itertools.count()
+
+        def callback(epoch: int, score: float) -> None:
+            if on_validation:
+                on_validation(next(steps), float(score))
+
+        options = {"show_progress": config["show_progress"]}
+        trainer.fit(
+            parts.train_data, parts.valid_data, saved=saved, callback_fn=callback, **options
+        )
+        valid = trainer.evaluate(parts.valid_data, load_best_model=saved, **options) or {}
+        return {
+            "valid_metric": config["valid_metric"],
+            "bigger_is_better": bool(config["valid_metric_bigger"]),
+            "valid_score": valid[config["valid_metric"].lower()],
+            "valid": _named(valid, config),
+            "stages": [report.as_result() for report in trainer.reports],
+        }
+
+
 @contextmanager
 def _logging(config: MMConfig) -> Iterator[Logger]:
     """RecBole's logger for this run alone: its file ends with the run."""
@@ -152,11 +200,6 @@ def _loaders(config: MMConfig, pair: PairDataset, parts: list[PairDataset]) -> l
 
 def _check_outputs(config: MMConfig) -> None:
     """Find out before the training, not after it, that an output cannot be written."""
-    if config["save_predictions"] and config["eval_task"] != "rating":
-        raise ConfigError(
-            "`save_predictions` writes predicted ratings; with `eval_task: ranking` there are none."
-            " Leave it out."
-        )
     for key in ("result_json", "save_predictions"):
         if config[key] and Path(config[key]).is_dir():
             raise ConfigError(f"`{key}: {config[key]}` is a folder. Name a file in it.")
@@ -174,7 +217,6 @@ def _result(
     valid: Mapping[str, float] | None,
     test: Mapping[str, float],
 ) -> dict[str, Any]:
-    names = {name.lower(): name for name in config["metrics"]}
     return {
         "model": config["model"],
         "dataset": config["dataset"],
@@ -185,8 +227,8 @@ def _result(
         "test_user_ratio": config["test_user_ratio"],
         "data": pair.description,
         "rows": pair.rows,
-        "valid": _named(valid, names) if valid else None,
-        "test": _named(test, names),
+        "valid": _named(valid, config) if valid else None,
+        "test": _named(test, config),
         "stages": [report.as_result() for report in trainer.reports],
         "predictions": config["save_predictions"],
         "versions": {
@@ -198,8 +240,9 @@ def _result(
     }
 
 
-def _named(metrics: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
+def _named(metrics: Mapping[str, float], config: Any) -> dict[str, float]:
     """Metrics under the names that the config gives them: `ndcg@10` as `NDCG@10`."""
+    names = {name.lower(): name for name in config["metrics"]}
     named = {}
     for key, value in metrics.items():
         name, at, k = key.partition("@")
@@ -209,12 +252,9 @@ def _named(metrics: Mapping[str, float], names: Mapping[str, str]) -> dict[str, 
 
 def _write_outputs(config: Any, pair: Any, trainer: Any, result: Mapping[str, Any]) -> None:
     if config["save_predictions"]:
-        columns = trainer.predictions
-        tokens = {"user": pair.pair.user_tokens, "item": pair.pair.item_tokens}
-        for name, by_id in tokens.items():
-            columns[name] = by_id[columns[name]].astype(str)
+        columns = prediction_columns(pair, trainer.predictions)
         with atomic_path(Path(config["save_predictions"])) as path, path.open("wb") as file:
-            np.savez_compressed(file, **columns)
+            np.savez_compressed(file, **columns)  # type: ignore[arg-type]  # for `allow_pickle`
     if config["result_json"]:
         with atomic_path(Path(config["result_json"])) as path:
             path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

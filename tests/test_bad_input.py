@@ -310,13 +310,6 @@ MISTAKES = {
         r"`result_json: results/out\.json`: there is no folder results\. Make it, or name another",
         bad_args=("--result_json=results/out.json",),
     ),
-    "predicted ratings of a ranking": Mistake(
-        "ConfigError",
-        r"`save_predictions` writes predicted ratings; with `eval_task: ranking` there are none\.",
-        with_=("--save_predictions=out.npz", "--model=ItemMean"),
-        bad_args=("--eval_task=ranking",),
-        good_args=("--eval_task=rating",),
-    ),
 }
 
 

@@ -236,7 +236,7 @@ def make_data_set(folder: Path, **overrides: Any) -> Any:
 
 # Which check fails without which patch, and what its traceback then says.
 CHECK_OF_PATCH: dict[str, tuple[Callable[[Path], None], str]] = {
-    "quick start without ray": (check_quick_start, "No module named 'ray'"),
+    "quick start without ray": (check_quick_start, "from ray import tune"),
     "NumPy aliases": (check_numpy_aliases, "`np.float_` was removed"),
     "dok_matrix._update": (check_dok_update, "no attribute '_update'"),
     "empty sequences": (check_empty_sequences, "no attribute 'split'"),

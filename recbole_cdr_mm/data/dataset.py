@@ -21,6 +21,7 @@ from dataset_tools.feature_store import item_texts
 from recbole_cdr_mm.data.features import DomainFeatures, FeatureKind, ItemFeatures, load_features
 from recbole_cdr_mm.data.history import Histories, build_histories
 from recbole_cdr_mm.data.pair import DomainName, Pair, Ratings, join_domains
+from recbole_cdr_mm.data.profiles import UserProfiles, user_profiles
 from recbole_cdr_mm.data.split import ColdStartSplit, FewShot, split_cold_start
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
@@ -38,6 +39,7 @@ class PairDataset(Dataset):
         pair: Both domains in one id space; with `eval_task: ranking` only their positives.
         split: The cold-start split of the target ratings, likewise.
         description: The `data` block of a result: pair and split before the positives' filter.
+        profiles: Of all users, likewise before it; only with `save_predictions`.
 
     Raises:
         ConfigError: If the split leaves a part empty.
@@ -47,6 +49,7 @@ class PairDataset(Dataset):
     pair: Pair
     split: ColdStartSplit
     description: dict[str, Any]
+    profiles: UserProfiles
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         config = self.config
@@ -69,6 +72,8 @@ class PairDataset(Dataset):
             else FewShot(config["few_shot"], config["few_shot_pool"]),
         )
         self.description = self._describe(pair, split)
+        if config["save_predictions"]:
+            self.profiles = user_profiles(pair)
         if config["eval_task"] == "ranking":
             threshold = config["positive_threshold"]
             pair, split = _positives(pair, threshold), split.at_least(threshold)

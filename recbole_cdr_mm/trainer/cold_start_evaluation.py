@@ -47,7 +47,8 @@ class ColdStartEvaluation(Trainer):
     """Mixed in before one of RecBole's trainers: measures target items and ratings in stars.
 
     Attributes:
-        predictions: Columns user, item, rating, prediction of the last evaluation of ratings.
+        predictions: Columns of the last evaluation. Rating: user, item, rating, prediction. With
+            `save_predictions`, ranking: user, recommended.
     """
 
     def __init__(self, config: Any, model: Any) -> None:
@@ -80,8 +81,12 @@ class ColdStartEvaluation(Trainer):
 
     @property
     def predictions(self) -> dict[str, np.ndarray]:
-        """Internal ids, ratings and predictions of the rows evaluated last, (N,) each."""
-        names = ("user", "item", "rating", "prediction")
+        """What was evaluated last, by internal ids.
+
+        Rating: rows, (N,) each. Ranking: users (n,), and their first max(topk) items (n, K).
+        """
+        is_value = self.config["eval_type"] == EvaluatorType.VALUE
+        names = ("user", "item", "rating", "prediction") if is_value else ("user", "recommended")
         columns = zip(*self._batches, strict=True)
         return {
             name: torch.cat(parts).cpu().numpy() for name, parts in zip(names, columns, strict=True)
@@ -90,8 +95,10 @@ class ColdStartEvaluation(Trainer):
     def _full_sort_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Tensor, Tensor]:
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
         user = interaction[self.config["USER_ID_FIELD"]].to(scores.device)
-        scores = self._candidates.only(scores, user)
-        return interaction, break_ties(scores, self._ties), positive_u, positive_i
+        scores = break_ties(self._candidates.only(scores, user), self._ties)
+        if self.config["save_predictions"]:
+            self._batches.append((user, scores.topk(max(self.config["topk"])).indices))
+        return interaction, scores, positive_u, positive_i
 
     def _neg_sample_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Any, Any]:
         interaction, scores, positive_u, positive_i = super()._neg_sample_batch_eval(batched_data)

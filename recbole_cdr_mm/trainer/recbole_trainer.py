@@ -72,6 +72,8 @@ class ResumableEpochs(Trainer):
         report.seconds += perf_counter() - start
         report.epochs = epoch_idx + 1
         report.examples += train_data.sample_size
+        parts = loss if isinstance(loss, tuple) else (loss,)
+        report.losses.append(float(sum(parts)) / len(train_data))
         if not self._has_validation:
             report.best_epoch = report.epochs
         return loss
@@ -79,6 +81,7 @@ class ResumableEpochs(Trainer):
     def _valid_epoch(self, *args: Any, **kwargs: Any) -> Any:
         score, result = super()._valid_epoch(*args, **kwargs)
         report = self.reports[0]
+        report.validated(score)
         best = self.best_valid_score
         if (
             score >= best if self.valid_metric_bigger else score <= best

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -17,6 +17,8 @@ class StageReport:
         examples: Training examples seen.
         seconds: Wall time of training, without validation.
         valid_metric: The validation metric of the best epoch; None where nothing was validated.
+        losses: The mean training loss of each epoch.
+        valid_curve: Epochs trained and validation metric, of each validation.
     """
 
     name: str
@@ -25,6 +27,12 @@ class StageReport:
     examples: int = 0
     seconds: float = 0.0
     valid_metric: float | None = None
+    losses: list[float] = field(default_factory=list)
+    valid_curve: list[list[float]] = field(default_factory=list)
+
+    def validated(self, score: float) -> None:
+        """Note the validation metric of the state after the last epoch."""
+        self.valid_curve.append([self.epochs, float(score)])
 
     def as_result(self) -> dict[str, Any]:
         """The report as it stands in the result, with the speed."""

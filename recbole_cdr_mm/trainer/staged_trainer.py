@@ -129,7 +129,9 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
         report.seconds += perf_counter() - start
         self.model.stage = stage.name
         if stage.training is None:
-            report.valid_metric = stage.validate() if stage.validate else None
+            if stage.validate:
+                report.valid_metric = stage.validate()
+                report.validated(report.valid_metric)
         else:
             self._descend(stage, stage.training, report, resumed)
         self.model.trained_stages.append(stage.name)
@@ -158,6 +160,7 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
             optimiser.load_state_dict(resumed["optimizer"])
         elif stage.validate:
             report.valid_metric = stage.validate()
+            report.validated(report.valid_metric)
             self._keep_best(training)
             if self._verbose:
                 self.logger.info(
@@ -188,6 +191,7 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
         report.epochs += 1
         report.examples += training.loader.n_rows
         loss /= len(training.loader)
+        report.losses.append(float(loss))
         self._add_train_loss_to_tensorboard(epoch, loss, tag=f"Loss/Train/{stage.name}")
         self.wandblogger.log_metrics({"epoch": epoch, f"{stage.name}_loss": loss}, head="train")
         if self._verbose:
@@ -203,6 +207,7 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
     ) -> None:
         assert stage.validate is not None
         score = stage.validate()
+        report.validated(score)
         self.tensorboard.add_scalar(f"Valid_score/{stage.name}", score, epoch)
         report.valid_metric, self.progress.stale, _, is_best = early_stopping(
             score,

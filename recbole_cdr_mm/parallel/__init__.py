@@ -1,0 +1,1 @@
+"""Many trainings side by side: tasks, and pools of processes that work on them."""
