@@ -31,7 +31,7 @@ demo: venv  ## make two small domains in dataset/, train seven models on them an
 	    $(BIN)/python run_recbole_mm.py --model=$$model $(DEMO_DATA) --state=WARNING \
 	        --show_progress=False --result_json=$(DEMO_RESULTS)/$$model.json; \
 	done
-	$(BIN)/python -m recbole_cdr_mm.benchmark.table $(DEMO_MODELS:%=$(DEMO_RESULTS)/%.json)
+	$(BIN)/python -m recbole_cdr_mm.benchmark table $(DEMO_MODELS:%=$(DEMO_RESULTS)/%.json)
 
 test: venv  ## run all tests and doctests; no GPU and no network needed
 	$(BIN)/python -m pytest -n auto --dist=worksteal

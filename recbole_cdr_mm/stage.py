@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,6 +46,21 @@ class Training:
 
 
 @dataclass(frozen=True, eq=False)
+class Pretraining:
+    """What a stage is the pre-training of, where other models may take over its outcome.
+
+    Attributes:
+        model: The base model that it trains.
+        rows: Columns of the rows on which it is trained.
+        values: Values that its loss reads of keys that belong to one model alone.
+    """
+
+    model: nn.Module
+    rows: tuple[Tensor, ...]
+    values: Mapping[str, object]
+
+
+@dataclass(frozen=True, eq=False)
 class Stage:
     """One step of training a model.
 
@@ -57,6 +72,8 @@ class Stage:
         validate: Gives the metric on validation users after each epoch, and before the first one.
             Its best epoch counts. None: the last epoch counts.
         requires: Stages that must have been trained before, else StageError.
+        pretraining: What is pre-trained, if the stage depends on nothing but that and is not
+            validated; with `pretrained_path` it is trained once for all models.
     """
 
     name: str
@@ -64,3 +81,4 @@ class Stage:
     training: Training | None = None
     validate: Callable[[], float] | None = None
     requires: tuple[str, ...] = ()
+    pretraining: Pretraining | None = None

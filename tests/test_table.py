@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recbole_cdr_mm.benchmark.table import main
+from recbole_cdr_mm.benchmark.cli import main
 
 
 def write(path: Path, model: str, rmse: float, **changed: Any) -> str:
@@ -29,7 +29,7 @@ def write(path: Path, model: str, rmse: float, **changed: Any) -> str:
 
 def test_best_first_with_training_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [write(tmp_path / "a", "Worse", 0.9), write(tmp_path / "b", "Better", 0.8)]
-    assert main(files) == 0
+    assert main(["table", *files]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "pair, 3 test users, 12 test ratings in use"
     assert [line.split() for line in lines[2:]] == [
@@ -44,7 +44,7 @@ def test_bigger_is_better_for_ranking(tmp_path: Path, capsys: pytest.CaptureFixt
         write(tmp_path / "a", "Worse", 0, test={"NDCG@10": 0.1}, **ranking),
         write(tmp_path / "b", "Better", 0, test={"NDCG@10": 0.2}, **ranking),
     ]
-    assert main(files) == 0
+    assert main(["table", *files]) == 0
     assert capsys.readouterr().out.splitlines()[2].split()[0] == "Better"
 
 
@@ -53,7 +53,7 @@ def test_tells_runs_of_one_model_apart(tmp_path: Path, capsys: pytest.CaptureFix
         write(tmp_path / str(seed), "One", seed, config={"valid_metric": "RMSE", "seed": seed})
         for seed in (1, 2)
     ]
-    assert main(files) == 0
+    assert main(["table", *files]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[2] for line in lines[2:]] == ["seed=1", "seed=2"]
 
@@ -61,12 +61,12 @@ def test_tells_runs_of_one_model_apart(tmp_path: Path, capsys: pytest.CaptureFix
 def test_refuses_other_test_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = {"data": {"test_users": 4, "test_ratings": 12}}
     files = [write(tmp_path / "a", "A", 0.9), write(tmp_path / "b", "B", 0.8, **other)]
-    assert main(files) == 2
+    assert main(["table", *files]) == 2
     assert capsys.readouterr().err.startswith("ConfigError: B and A differ in `data`")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]"])
 def test_refuses_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     (tmp_path / "x.json").write_text(text)
-    assert main([str(tmp_path / "x.json")]) == 2
+    assert main(["table", str(tmp_path / "x.json")]) == 2
     assert "is no result of run_recbole_mm.py" in capsys.readouterr().err

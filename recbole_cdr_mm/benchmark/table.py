@@ -1,17 +1,15 @@
-"""One table of many results: `python -m recbole_cdr_mm.benchmark.table A.json B.json ...`."""
+"""One table of some results: `python -m recbole_cdr_mm.benchmark table A.json B.json ...`."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from recbole_cdr_mm.errors import EXIT_CODE, ConfigError, UserError
+from recbole_cdr_mm.errors import ConfigError
 
 SMALLER_IS_BETTER = ("MAE", "RMSE", "LogLoss")
 
@@ -68,25 +66,20 @@ def _kind(result: Mapping[str, Any]) -> tuple[str, str]:
     return result["model"], result["preset"]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table of result files; exit code 2 where they cannot be compared."""
-    parser = argparse.ArgumentParser(prog="python -m recbole_cdr_mm.benchmark.table")
-    parser.description = "Compare results of run_recbole_mm.py that were measured on the same rows."
-    parser.add_argument("results", nargs="+", type=Path, help="files that --result_json wrote")
-    paths = parser.parse_args(argv).results
-    try:
-        results = [_read(path) for path in paths]
-        table = compare(results)
-    except UserError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return EXIT_CODE
+def print_table(paths: Sequence[Path]) -> None:
+    """Print the table of result files.
+
+    Raises:
+        ConfigError: If a file holds no result, or they cannot be compared.
+    """
+    results = [_read(path) for path in paths]
+    table = compare(results)
     data = results[0]["data"]
     print(
         f"{results[0]['dataset']}, {data['test_users']:,} test users,"
         f" {results[0]['rows']['test']:,} test ratings in use"
     )
     print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-    return 0
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -98,7 +91,3 @@ def _read(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: is no result of run_recbole_mm.py ({error!r}).") from error
     return dict(result)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

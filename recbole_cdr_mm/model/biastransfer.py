@@ -25,6 +25,7 @@ class BiasTransfer(CrossDomainRecommender):
     Deviations: none.
     """
 
+    kind = "floor"
     final_stage = "biases"
     item_part: Tensor
     user_part: Tensor

@@ -28,6 +28,7 @@ class CalibratedTransfer(CrossDomainRecommender):
     Deviations: none.
     """
 
+    kind = "floor"
     final_stage = "calibration"
     item_part: Tensor
     user_part: Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from recbole.data.interaction import Interaction
@@ -19,7 +19,7 @@ from recbole_cdr_mm.data.pair import DomainName, Ratings
 from recbole_cdr_mm.errors import StageError
 from recbole_cdr_mm.layers.losses import bayesian_personalised_ranking, squared_error
 from recbole_cdr_mm.model.base_models import BASE_MODELS, MF, ItemTable, UserTable
-from recbole_cdr_mm.stage import EpochLoader, Stage, Training
+from recbole_cdr_mm.stage import EpochLoader, Pretraining, Stage, Training
 
 _SCORES_AT_ONCE = 1 << 20
 
@@ -28,6 +28,7 @@ class CrossDomainRecommender(GeneralRecommender):
     """A model of a pair of domains, trained in stages and asked about target items only.
 
     Attributes:
+        kind: What tables group it by: cross-domain, single-domain or floor.
         eval_tasks: The tasks that the model can do.
         final_stage: The stage from whose first epoch on the model can predict.
         shared_properties: Files of properties/shared/ that its own YAML adds to.
@@ -38,6 +39,7 @@ class CrossDomainRecommender(GeneralRecommender):
     """
 
     input_type = InputType.POINTWISE
+    kind: ClassVar[Literal["cross-domain", "single-domain", "floor"]] = "cross-domain"
     eval_tasks: ClassVar[tuple[str, ...]] = ("rating", "ranking")
     final_stage: ClassVar[str]
     shared_properties: ClassVar[tuple[str, ...]] = ()
@@ -184,7 +186,14 @@ class CrossDomainRecommender(GeneralRecommender):
             loader=self.loader(name, rows, items),
             max_epochs=self.setting(name, "epochs"),
         )
-        return Stage(name, training=training, validate=validate)
+        columns = tuple(self.columns(rows).values())
+        shared = Pretraining(base, columns, self.pretraining_values) if validate is None else None
+        return Stage(name, training=training, validate=validate, pretraining=shared)
+
+    @property
+    def pretraining_values(self) -> Mapping[str, Any]:
+        """Values of keys of the model's own YAML that its pre-training reads; none by default."""
+        return {}
 
     def losses_of_scores(
         self, score: Callable[[Tensor, Tensor], Tensor], batch: Interaction

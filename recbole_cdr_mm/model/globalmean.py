@@ -21,6 +21,7 @@ class GlobalMean(CrossDomainRecommender):
     Deviations: none.
     """
 
+    kind = "floor"
     final_stage = "mean"
     mean: Tensor
 

@@ -22,6 +22,7 @@ class ItemMean(CrossDomainRecommender):
     Deviations: none.
     """
 
+    kind = "floor"
     final_stage = "means"
     item_mean: Tensor
 

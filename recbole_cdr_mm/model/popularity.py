@@ -25,6 +25,7 @@ class Popularity(CrossDomainRecommender):
     """
 
     eval_tasks: ClassVar[tuple[str, ...]] = ("ranking",)
+    kind = "floor"
     final_stage = "count"
     count: Tensor
 

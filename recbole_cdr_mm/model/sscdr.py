@@ -7,6 +7,7 @@ Reference:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -118,6 +119,11 @@ class SSCDR(EMCDR):
         if self.is_metric:
             return margin_ranking(positive, negative, self.config["margin"])
         return super().pairwise_losses(positive, negative)
+
+    @property
+    def pretraining_values(self) -> Mapping[str, Any]:
+        """The margin, in the metric form."""
+        return {"margin": self.config["margin"]} if self.is_metric else {}
 
     def map_user(self, user: Tensor) -> Tensor:
         """f(u^s), int64 (B,) to (B, k)."""

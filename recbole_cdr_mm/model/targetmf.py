@@ -29,6 +29,7 @@ class TargetMF(CrossDomainRecommender):
     and get the mean.
     """
 
+    kind = "single-domain"
     final_stage = "target"
     shared_properties = ("base_model",)
 

@@ -19,6 +19,7 @@ class StageReport:
         valid_metric: The validation metric of the best epoch; None where nothing was validated.
         losses: The mean training loss of each epoch.
         valid_curve: Epochs trained and validation metric, of each validation.
+        reused: Whether another run did all this, and its outcome was taken over.
     """
 
     name: str
@@ -29,6 +30,7 @@ class StageReport:
     valid_metric: float | None = None
     losses: list[float] = field(default_factory=list)
     valid_curve: list[list[float]] = field(default_factory=list)
+    reused: bool = False
 
     def validated(self, score: float) -> None:
         """Note the validation metric of the state after the last epoch."""

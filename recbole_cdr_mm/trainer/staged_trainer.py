@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from recbole_cdr_mm.checkpoint import plain_config, save_checkpoint
 from recbole_cdr_mm.errors import StageError
 from recbole_cdr_mm.stage import Stage, Training
 from recbole_cdr_mm.trainer.cold_start_evaluation import ColdStartEvaluation, NumbersOnly
+from recbole_cdr_mm.trainer.pretrained import PretrainedStages
 from recbole_cdr_mm.trainer.report import StageReport
 from recbole_cdr_mm.trainer.resume import open_resumed, restore_model
 
@@ -98,6 +99,7 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
             return float(score)
 
         stages = self.model.stages(train_data._dataset, validate if valid_data else None)
+        self._share(stages)
         resumed = open_resumed(self.config, Path(self.saved_model_file), self.logger)
         if resumed is not None:
             self._restore(resumed)
@@ -128,7 +130,10 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
             stage.prepare()
         report.seconds += perf_counter() - start
         self.model.stage = stage.name
-        if stage.training is None:
+        file = self._shared_files.get(stage.name)
+        if file is not None and not report.epochs:
+            self._take_over_or_train(stage, file)
+        elif stage.training is None:
             if stage.validate:
                 report.valid_metric = stage.validate()
                 report.validated(report.valid_metric)
@@ -138,6 +143,26 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
         self.progress.finished += 1
         self.progress.best, self.optimizer = {}, None
         self._checkpoint()
+
+    def _share(self, stages: Sequence[Stage]) -> None:
+        """Find out where pre-trained stages are kept, while their models are as they begin."""
+        self._shared_files: dict[str, Path] = {}
+        if self.config["pretrained_path"]:
+            self._pretrained = PretrainedStages(self.config)
+            shared = [stage for stage in stages if stage.pretraining is not None]
+            self._shared_files = {stage.name: self._pretrained.file(stage) for stage in shared}
+
+    def _take_over_or_train(self, stage: Stage, file: Path) -> None:
+        """Give a stage what another run trained, or train it and keep that for others."""
+        assert stage.training is not None
+        with self._pretrained.reserved(file):
+            report = self._pretrained.load(file, stage)
+            if report is None:
+                self._descend(stage, stage.training, self.progress.reports[-1], None)
+                self._pretrained.save(file, stage, self.progress.reports[-1])
+            else:
+                self.progress.reports[-1] = report
+                self.logger.info(f"stage {stage.name}: taken over from {file}")
 
     def _check_requirements(self, stage: Stage) -> None:
         missing = [name for name in stage.requires if name not in self.model.trained_stages]

@@ -1,0 +1,102 @@
+"""What makes two runs the same: their configuration, their data and the code that runs them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dataset_tools
+import recbole_cdr_mm
+from recbole_cdr_mm.config import PROPERTIES, MMConfig
+from recbole_cdr_mm.errors import DataFormatError
+from recbole_cdr_mm.trainer.resume import run_config
+
+# What only starts runs or reports on them changes no result.
+_APART = ("benchmark", "parallel", "tune")
+_LIBRARIES = ("recbole", "torch", "numpy", "scipy", "pandas")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration with all defaults, and the state of data and code.
+
+    Attributes:
+        values: All keys that decide what a run computes.
+        state: Hash of the data's files and of the code.
+    """
+
+    values: Mapping[str, Any]
+    state: str
+
+    def key(self, draw: Mapping[str, Any]) -> str:
+        """The name of the run that has these values beside.
+
+        Args:
+            draw: Values of the keys that tell the runs of one configuration apart.
+        """
+        values = {**self.values, **draw}
+        text = json.dumps([values, self.state], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return f"{values['model']}-{values['dataset']}-{values['eval_task']}-{digest[:12]}"
+
+
+class Identity:
+    """Tells runs apart; each file is read once."""
+
+    def __init__(self) -> None:
+        self._hash = functools.cache(_hash_file)
+
+    def of(self, config: MMConfig) -> Resolved:
+        """Resolve a configuration.
+
+        Raises:
+            DataFormatError: If a domain's ratings are missing.
+        """
+        files = {str(file.name): self._hash(file) for file in _data_files(config)}
+        state = json.dumps([files, code_version()], sort_keys=True)
+        return Resolved(run_config(config), state)
+
+
+@functools.cache
+def code_version() -> str:
+    """A hash of this package's code and defaults, and of the libraries that compute.
+
+    Changes of the benchmark itself do not change it, for they change no run.
+    """
+    package = Path(recbole_cdr_mm.__file__).parent
+    files = [
+        *(f for f in package.rglob("*.py") if f.relative_to(package).parts[0] not in _APART),
+        *Path(dataset_tools.__file__).parent.glob("*.py"),
+        *(f for f in PROPERTIES.rglob("*.yaml") if f.name != "benchmark.yaml"),
+    ]
+    releases = [f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES]
+    hashes = sorted(f"{file.name} {_hash_file(file)}" for file in files)
+    return hashlib.sha256("\n".join([*releases, *hashes]).encode()).hexdigest()[:12]
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _data_files(config: MMConfig) -> list[Path]:
+    """The files that a run reads: ratings, texts, and what describes the feature stores."""
+    files = [Path(config["user_link"])] if config["user_link"] else []
+    for name in (config["source_dataset"], config["target_dataset"]):
+        folder = config.data_root / name
+        store = Path(config["feature_path"]) / name if config["feature_path"] else folder
+        if not (folder / f"{name}.inter").is_file():
+            raise DataFormatError(
+                f"there is no {folder / name}.inter. Give the folder that holds {name}/ with"
+                f" --data_path=DIR; `run_recbole_mm.py --dataset={config['dataset']}` says how to"
+                " make it."
+            )
+        files += [folder / f"{name}.inter", folder / f"{name}.item"]
+        files += [store / f"{name}.{kind}.json" for kind in ("text", "image")]
+    return [file for file in files if file.is_file()]
