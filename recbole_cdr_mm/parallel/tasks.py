@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from recbole_cdr_mm.errors import UserError
-
 
 @dataclass(frozen=True)
 class Failure:
@@ -89,8 +87,3 @@ class Pool(Protocol):
 
 def no_answer(task: Task, payload: Any) -> None:
     """What a pool does with reports where nobody listens."""
-
-
-def is_users_mistake(failure: Failure) -> bool:
-    """Whether the user can put it right."""
-    return any(kind.__name__ == failure.type for kind in UserError.__subclasses__())
