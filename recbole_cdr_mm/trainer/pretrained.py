@@ -94,11 +94,8 @@ class PretrainedStages:
         save_checkpoint(path, {"parameters": content, "report": values})
 
     def _key(self, name: str, pretraining: Pretraining) -> str:
-        kept = {
-            key: value
-            for key, value in self._values.items()
-            if key not in self._bridge_keys or key.startswith(f"{name}_")
-        }
+        own = {f"{name}_epochs", f"{name}_batch_size"}  # all that `pretraining` reads of them
+        kept = {k: v for k, v in self._values.items() if k not in self._bridge_keys or k in own}
         kept |= {**pretraining.values, "device": self._device.type}
         kept["model"] = type(pretraining.model).__name__
         digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())

@@ -1,0 +1,145 @@
+"""Base models that are pre-trained once for all bridges: the same result, and never a wrong one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from model_checks import (
+    TINY,
+    command_line,
+    result_of,
+    run_mm,
+    tiny_pair,
+    without_log_file,
+    write_world,
+)
+
+from recbole_cdr_mm.quick_start import main
+
+BRIDGES = ("EMCDR", "SSCDR", "PTUPCDR", "MetaMMCDR")
+BOTH = ["source", "target"]
+
+
+@pytest.fixture(scope="module")
+def data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tiny_pair(), tmp_path_factory.mktemp("data"))
+
+
+def reused(result: dict[str, Any]) -> list[str]:
+    return [stage["name"] for stage in result["stages"] if stage["reused"]]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"base_model": "GMF"},
+        {"preset": "paper", "train_batch_size": 64},
+        {"eval_task": "ranking"},
+        {"pretrain_item_features": "both"},
+    ],
+    ids=str,
+)
+def test_bridges_share_and_give_the_same_result(
+    data_path: Path, tmp_path: Path, values: dict[str, Any]
+) -> None:
+    values = {**TINY, **values}
+    for place, model in enumerate(BRIDGES):
+        alone = run_mm(data_path, model=model, **values)
+        shared = run_mm(data_path, model=model, **values, pretrained_path=str(tmp_path))
+        assert reused(alone) == []
+        assert reused(shared) == (BOTH if place else [])
+        assert shared["test"] == alone["test"]
+        assert shared["valid"] == alone["valid"]
+        for stage, own in zip(shared["stages"], alone["stages"], strict=True):
+            assert (stage["epochs"], stage["losses"]) == (own["epochs"], own["losses"])
+    assert len(list(tmp_path.glob("*.pth"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"seed": 1}, []),
+        ({"embedding_size": 5}, []),
+        ({"learning_rate": 0.1}, []),
+        ({"reg_weight": 0.5}, []),
+        ({"loss_type": "BPR", "eval_task": "ranking"}, []),
+        ({"weight_decay": 0.1}, []),
+        ({"pretrain_item_features": "text"}, []),
+        ({"source_epochs": 2}, ["target"]),
+        ({"target_batch_size": 64}, ["source"]),
+        # All source ratings are trained on, whoever is a test user.
+        ({"split_seed": 1}, ["source"]),
+        ({"test_user_ratio": 0.5}, ["source"]),
+        # What only the bridge reads.
+        ({"meta_epochs": 1}, BOTH),
+        ({"bridge_reg_weight": 2.0}, BOTH),
+        ({"few_shot": 1, "few_shot_pool": 2}, BOTH),
+        ({"item_features": "id"}, BOTH),
+        ({"model": "SSCDR", "unsupervised_weight": 0.5}, BOTH),
+        # Its target model is validated: it is another stage.
+        ({"model": "TargetMF"}, []),
+        ({"model": "SSCDR", "sscdr_form": "metric", "eval_task": "ranking"}, []),
+    ],
+    ids=str,
+)
+def test_what_must_be_equal(
+    data_path: Path, tmp_path: Path, changed: dict[str, Any], expected: list[str]
+) -> None:
+    first = {"model": "MetaMMCDR", **TINY, "pretrained_path": str(tmp_path)}
+    run_mm(data_path, **first)
+    values = {**first, **changed}
+    result = run_mm(data_path, **values)
+    assert reused(result) == expected
+    values.pop("pretrained_path")
+    assert result["test"] == run_mm(data_path, **values)["test"]
+
+
+def test_margin_of_the_metric_form_counts(data_path: Path, tmp_path: Path) -> None:
+    values = {"model": "SSCDR", **TINY, "sscdr_form": "metric", "eval_task": "ranking"}
+    shared = {**values, "pretrained_path": str(tmp_path)}
+    assert reused(run_mm(data_path, **shared, margin=0.5)) == []
+    assert reused(run_mm(data_path, **shared, margin=2.0)) == []
+    assert reused(run_mm(data_path, **shared, margin=2.0, unsupervised_weight=0.5)) == BOTH
+
+
+def test_other_ratings_are_other_base_models(tmp_path: Path) -> None:
+    values = {"model": "EMCDR", **TINY, "pretrained_path": str(tmp_path / "kept")}
+    for seed in (0, 1):
+        data_path = write_world(tiny_pair(seed=seed), tmp_path / str(seed))
+        assert reused(run_mm(data_path, **values)) == []
+
+
+def test_resumed_and_shared(data_path: Path, tmp_path: Path) -> None:
+    """A run goes on from its own checkpoint; what it took over is part of that."""
+    values = {"model": "EMCDR", **TINY, "pretrained_path": str(tmp_path / "kept")}
+    run_mm(data_path, **values)
+    values["model"] = "PTUPCDR"
+    before, again = (
+        result_of(data_path, tmp_path, **values, resume=resume) for resume in (False, True)
+    )
+    assert reused(again) == reused(before) == BOTH
+    assert again["test"] == before["test"]
+
+
+def test_folder_that_cannot_be_written(
+    data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    values = {"model": "EMCDR", **TINY, "pretrained_path": str(tmp_path / "file" / "kept")}
+    with without_log_file():
+        assert main(command_line(data_path, tmp_path, **values)) == 2
+    assert "`pretrained_path: " in capsys.readouterr().err
+
+
+def test_damaged_file(data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "kept"
+    values = {"model": "EMCDR", **TINY, "pretrained_path": str(kept)}
+    run_mm(data_path, **values)
+    for file in kept.glob("source-*.pth"):
+        file.write_bytes(file.read_bytes()[:100])
+    with without_log_file():
+        assert main(command_line(data_path, tmp_path, **values)) == 2
+    assert "damaged, or not written by this package" in capsys.readouterr().err
