@@ -30,6 +30,13 @@ from recbole_cdr_mm.schema import Key, PropertyLoader, read_properties
 PROPERTIES = Path(str(importlib.resources.files("recbole_cdr_mm.properties")))
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 
+# The keys of every run.
+_GENERAL_FILES = (
+    RECBOLE_PROPERTIES / "overall.yaml",
+    RECBOLE_PROPERTIES / "dataset" / "sample.yaml",
+    PROPERTIES / "overall.yaml",
+)
+
 # What RecBole's own models read and ours do not.
 _NOT_FOR_OURS = {
     "train_neg_sample_args": "they draw one negative a row, evenly over the target items",
@@ -126,20 +133,14 @@ class MMConfig(Config):
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         self.internal_config_dict: dict[str, Any] = {}
         self.keys: dict[str, Key] = {}
-        self._add_properties(RECBOLE_PROPERTIES / "overall.yaml")
-        self._add_properties(RECBOLE_PROPERTIES / "dataset" / "sample.yaml")
-        self._add_properties(PROPERTIES / "overall.yaml")
+        for file in _GENERAL_FILES:
+            self._add_properties(file)
         self.data_root = Path(self._early("data_path"))
         self._pair = self._read_pair(dataset)
-        self._add_properties(PROPERTIES / "eval_task" / f"{self._early('eval_task')}.yaml")
+        self._add_properties(_task_file(self._early("eval_task")))
         ours = model in find_models()
-        if ours:
-            files = property_files(model_class)
-        else:
-            files = [RECBOLE_PROPERTIES / "model" / f"{model}.yaml"]
-            files += [PROPERTIES / "recbole_model.yaml"]
         self._model_keys: set[str] = set()
-        for file in files:
+        for file in model_files(model_class):
             self._model_keys |= self._add_properties(file)
         self.internal_config_dict.update(self._checked(self._pair, model))
         self._add_preset(self._early("preset"), model, dataset, known=ours)
@@ -149,8 +150,6 @@ class MMConfig(Config):
 
     def _add_properties(self, path: Path) -> set[str]:
         """Layer a property file over those before it; give the names of its keys."""
-        if not path.exists():  # some of RecBole's models have no hyperparameters and no file
-            return set()
         values, keys = read_properties(path)
         self.internal_config_dict.update(values)
         self.keys.update(keys)
@@ -351,6 +350,25 @@ def property_files(model_class: type[CrossDomainRecommender]) -> list[Path]:
     """The files that explain a model's keys: those that it shares with others, then its own."""
     shared = [PROPERTIES / "shared" / f"{name}.yaml" for name in model_class.shared_properties]
     return [*shared, PROPERTIES / "model" / f"{model_class.__name__}.yaml"]
+
+
+def model_files(model_class: type) -> list[Path]:
+    """The files that explain the keys of a model, ours or RecBole's."""
+    if model_class.__name__ in find_models():
+        return property_files(model_class)
+    own = RECBOLE_PROPERTIES / "model" / f"{model_class.__name__}.yaml"
+    # Some of RecBole's models have no hyperparameters and no file.
+    return [*([own] if own.exists() else []), PROPERTIES / "recbole_model.yaml"]
+
+
+def known_keys(model_class: type, eval_task: str) -> set[str]:
+    """The keys that a run of a model can be given."""
+    files = [*_GENERAL_FILES, _task_file(eval_task), *model_files(model_class)]
+    return {key for file in files for key in read_properties(file)[0]}
+
+
+def _task_file(eval_task: str) -> Path:
+    return PROPERTIES / "eval_task" / f"{eval_task}.yaml"
 
 
 def find_model(name: str) -> type:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from recbole_cdr_mm.benchmark.identity import Identity
 from recbole_cdr_mm.benchmark.results import Run
-from recbole_cdr_mm.config import PROPERTIES, MMConfig, find_model
+from recbole_cdr_mm.config import PROPERTIES, MMConfig, find_model, known_keys
 from recbole_cdr_mm.errors import ConfigError, UserError, did_you_mean
 from recbole_cdr_mm.given import fit, read_config_file
 from recbole_cdr_mm.model import find_models
@@ -72,17 +73,20 @@ def read_plan(path: Path, config: Mapping[str, Any]) -> Plan:
 
     Args:
         path: A YAML file with keys of properties/benchmark.yaml.
-        config: Keys of all runs that win over those of the plan.
+        config: Keys of all runs that win over those of the plan. As there, a key that a model lacks
+            is left out of its runs.
 
     Raises:
         ConfigError: For an unknown key or value, of the plan or of any run in it.
     """
     values = _read_values(path)
+    values["config"] = {**values["config"], **config}
     _refuse_set_keys(path, values)
+    _refuse_unknown_keys(path, values)
     identity = Identity()
     runs: list[Run] = []
     for block in _blocks(path, values):
-        runs += _runs_of(path, block, values, config, identity)
+        runs += _runs_of(path, block, values, identity)
     if not runs:
         raise ConfigError(f"{path}: no model can do any of `eval_tasks`. Add models or tasks.")
     return Plan(values["title"], runs)
@@ -117,6 +121,25 @@ def _refuse_set_keys(path: Path, values: Mapping[str, Any]) -> None:
                 raise ConfigError(
                     f"{path}: `{key}` of `{name}` is set by {_SET_BY[key]}. Leave it out."
                 )
+
+
+def _refuse_unknown_keys(path: Path, values: Mapping[str, Any]) -> None:
+    """Refuse keys of all runs that none of them has."""
+    blocks = {"config": values["eval_tasks"], "rating": ["rating"], "ranking": ["ranking"]}
+    for name, tasks in blocks.items():
+        models = {model for task in tasks for model in _models(path, values, task)}
+        known = {key for model in models for t in tasks for key in _known_keys(model, t)}
+        for key in values[name]:
+            if key not in known:
+                raise ConfigError(
+                    f"{path}: unknown key `{key}` of `{name}`."
+                    + (did_you_mean(key, known) or " No model of the plan has it. Leave it out.")
+                )
+
+
+@functools.cache
+def _known_keys(model: str, task: str) -> set[str]:
+    return known_keys(find_model(model), task)
 
 
 # Blocks of runs
@@ -207,7 +230,6 @@ def _runs_of(
     path: Path,
     block: _Block,
     values: Mapping[str, Any],
-    config: Mapping[str, Any],
     identity: Identity,
 ) -> Iterator[Run]:
     axes = block.axes
@@ -217,12 +239,11 @@ def _runs_of(
         if block.model not in find_models():
             kept = {}
         tuned, trials = _tuned(values["tuned"], block.model, dataset, task, preset)
+        for_all = {**values["config"], **values[task]}.items()
         given = {
-            **values["config"],
-            **values[task],
+            **{key: v for key, v in for_all if key in _known_keys(block.model, task)},
             **tuned,
             **values["model_config"].get(block.model, {}),
-            **config,
             **block.values,
             **{key: value for key, value in kept.items() if value is not None},
             "eval_task": task,

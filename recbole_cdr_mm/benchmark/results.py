@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ class RunResult:
         try:
             with np.load(self.predictions_file, allow_pickle=False) as file:
                 return dict(file)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ConfigError(
                 f"{self.predictions_file}: cannot be read ({error}). Remove"
                 f" {self.run.key}.json beside it, and run the plan again."
@@ -129,14 +130,23 @@ def load_results(out: Path) -> Benchmark:
     results = []
     for fields in plan["runs"]:
         run = Run(**fields)
-        file = result_file(out, run.key)
-        outcome = _read_json(file) if file.exists() else {}
+        outcome = read_outcome(out, run.key)
         results.append(
             RunResult(
                 run, outcome.get("result"), outcome.get("error"), predictions_file(out, run.key)
             )
         )
     return Benchmark(plan["title"], results)
+
+
+def read_outcome(out: Path, key: str) -> dict[str, Any]:
+    """What a run left: its `result`, or the `error` by which it failed; nothing if it never ended.
+
+    Raises:
+        ConfigError: If the file is damaged.
+    """
+    file = result_file(out, key)
+    return _read_json(file) if file.exists() else {}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -14,7 +14,13 @@ from tqdm import tqdm
 
 from dataset_tools.safe_output import atomic_path, locked
 from recbole_cdr_mm.benchmark.plan import Plan
-from recbole_cdr_mm.benchmark.results import Run, plan_file, predictions_file, result_file
+from recbole_cdr_mm.benchmark.results import (
+    Run,
+    plan_file,
+    predictions_file,
+    read_outcome,
+    result_file,
+)
 from recbole_cdr_mm.model import find_models
 from recbole_cdr_mm.parallel.local import LocalPool
 from recbole_cdr_mm.parallel.tasks import Failure, Outcome, Task
@@ -60,10 +66,7 @@ def run_plan(plan: Plan, out: Path, pool: LocalPool) -> list[tuple[Run, Failure]
 
 def is_done(run: Run, out: Path) -> bool:
     """Whether a run's result is there."""
-    file = result_file(out, run.key)
-    if not file.exists():
-        return False
-    return "result" in json.loads(file.read_text(encoding="utf-8"))
+    return "result" in read_outcome(out, run.key)
 
 
 def _tasks(runs: dict[str, Run], out: Path) -> Iterator[Task]:

@@ -147,9 +147,9 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
     def _share(self, stages: Sequence[Stage]) -> None:
         """Find out where pre-trained stages are kept, while their models are as they begin."""
         self._shared_files: dict[str, Path] = {}
-        if self.config["pretrained_path"]:
+        shared = [stage for stage in stages if stage.pretraining is not None]
+        if shared and self.config["pretrained_path"]:
             self._pretrained = PretrainedStages(self.config)
-            shared = [stage for stage in stages if stage.pretraining is not None]
             self._shared_files = {stage.name: self._pretrained.file(stage) for stage in shared}
 
     def _take_over_or_train(self, stage: Stage, file: Path) -> None:
