@@ -33,7 +33,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its name, its cells, and the group that it stands in (rows of a group are adjacent)."""
+    """A row: its name, its cells, and its group, whose rows stand together."""
 
     name: str
     cells: tuple[Cell, ...]
