@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,10 +58,25 @@ def _session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RecBole writes into the working directory and reads pytest's arguments: it gets its own."""
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """RecBole writes into the working directory and reads pytest's arguments: it gets its own.
+
+    TensorBoard writes there from a thread, which must have ended before the directory changes.
+    """
+    from recbole.trainer import trainer
+
+    open_writer, writers = trainer.get_tensorboard, []
+
+    def open_and_note(*args: Any) -> Any:
+        writers.append(open_writer(*args))
+        return writers[-1]
+
+    monkeypatch.setattr(trainer, "get_tensorboard", open_and_note)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["test"])
+    yield
+    for writer in writers:
+        writer.close()
 
 
 @pytest.fixture

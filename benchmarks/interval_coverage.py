@@ -53,12 +53,16 @@ class World:
 
 Runs = dict[int, UserValues]
 
+# Standard error of one seed's metric by its users: a share of it, times the root of their number.
+_RELATIVE_ERROR = {"rating": 0.68, "ranking": 1.82}
+
 
 def draw(world: World, rng: np.random.Generator) -> tuple[Runs, Runs]:
     """Two models of one data set; equal in the mean where there is no gain."""
     n = world.pool
-    count = 1 + rng.geometric(1 / 15, n)  # ratings of a user
-    scale = np.exp(rng.normal(0, 0.5, n))  # how hard a user is
+    # As spread as the users of a real pair: half have 20 ratings or less, some have hundreds.
+    count = 1 + np.minimum(np.exp(rng.normal(2.9, 1.6, n)), 600).astype(int)
+    scale = np.exp(rng.normal(0, 0.3, n))  # how hard a user is
     likes = (rng.random(n) > 0.6) * rng.beta(1, 3, n)
     users = np.array([f"{u:06d}" for u in range(n)])
     models: tuple[Runs, Runs] = ({}, {})
@@ -68,8 +72,7 @@ def draw(world: World, rng: np.random.Generator) -> tuple[Runs, Runs]:
         shared = rng.normal(size=(2, n))  # what both models get wrong in the same way
         for place, runs in enumerate(models):
             own = 0.8 * shared[0] + 0.6 * rng.normal(size=n)
-            # One seed's relative standard error is near 1 / sqrt(2 n_eff) and 1.7 / sqrt(n).
-            size = {"rating": 0.9, "ranking": 2.0}[world.metric] / np.sqrt(tested)
+            size = _RELATIVE_ERROR[world.metric] / np.sqrt(tested)
             factor = 1 + world.effect * size * rng.normal()
             factor *= 1 + world.gain * place * (1 if world.metric == "ranking" else -1)
             if world.metric == "rating":

@@ -7,7 +7,7 @@ import itertools
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from logging import Logger, getLogger
 from pathlib import Path
@@ -112,7 +112,8 @@ def run(config: MMConfig, *, saved: bool) -> dict[str, Any]:
         logger.info(parts.model)
         trainer = build_trainer(config, parts.model)
         options = {"show_progress": config["show_progress"]}
-        trainer.fit(parts.train_data, parts.valid_data or None, saved=saved, **options)
+        with closing(trainer.tensorboard):
+            trainer.fit(parts.train_data, parts.valid_data or None, saved=saved, **options)
         options["load_best_model"] = saved
         valid = trainer.evaluate(parts.valid_data, **options)  # None without users
         test = trainer.evaluate(parts.test_data, **options) or {}
@@ -155,9 +156,10 @@ def validate(
                 on_validation(next(steps), float(score))
 
         options = {"show_progress": config["show_progress"]}
-        trainer.fit(
-            parts.train_data, parts.valid_data, saved=saved, callback_fn=callback, **options
-        )
+        with closing(trainer.tensorboard):
+            trainer.fit(
+                parts.train_data, parts.valid_data, saved=saved, callback_fn=callback, **options
+            )
         valid = trainer.evaluate(parts.valid_data, load_best_model=saved, **options) or {}
         return {
             "valid_metric": config["valid_metric"],

@@ -34,11 +34,6 @@ def data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_world(tiny_pair(), tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # runs leave log/ and log_tensorboard/
-
-
 def write_plan(folder: Path, data_path: Path, **values: Any) -> Path:
     trained = TINY if set(values["models"]) & set(BRIDGES) else {}
     config = {**QUIET, **trained, "data_path": str(data_path), **values.pop("config", {})}
@@ -62,11 +57,8 @@ class TestRunPlan:
     @classmethod
     def out(cls, data_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = tmp_path_factory.mktemp("bench")
-        previous = Path.cwd()
-        os.chdir(folder)
         plan = write_plan(folder, data_path, models=["EMCDR", "PTUPCDR"], title="Two bridges")
         assert run(plan, folder / "out") == []
-        os.chdir(previous)
         return folder / "out"
 
     def test_results_are_those_of_single_runs(self, data_path: Path, out: Path) -> None:
@@ -220,7 +212,10 @@ class TestCommandLine:
         arguments: list[str],
         message: str,
     ) -> None:
-        write_plan(tmp_path, data_path, models=["GlobalMean"])
+        plan = write_plan(tmp_path, data_path, models=["GlobalMean"])
+        places = {"plan.yaml": str(plan), "=out": f"={tmp_path / 'out'}"}
+        for name, place in places.items():
+            arguments = [argument.replace(name, place) for argument in arguments]
         assert main(arguments) == 2
         captured = capsys.readouterr().err
         assert message in captured
@@ -234,6 +229,7 @@ class TestCommandLine:
         run(plan, tmp_path / "out")
         file = next((tmp_path / "out" / "runs").glob("GlobalMean*.json"))
         file.write_text(json.dumps(json.loads(file.read_text()))[:40])
-        for arguments in (["report", "--out=out"], ["run", f"--plan={plan}", "--out=out"]):
+        out = f"--out={tmp_path / 'out'}"
+        for arguments in (["report", out], ["run", f"--plan={plan}", out]):
             assert main(arguments) == 2
             assert "Remove it and run the plan again." in capsys.readouterr().err

@@ -102,6 +102,7 @@ class TestBestEpoch:
         run = fit_scripted(data_path, scores)
         (report,) = run.trainer.reports
         assert (report.epochs, report.best_epoch, report.valid_metric) == (6, best, min(scores))
+        assert report.valid_curve == [[epoch, score] for epoch, score in enumerate(scores)]
         _, before, after = run.trainer.stages_seen[0]
         expected = before if best == 0 else run.trainer.epochs_seen["target", best]
         assert not changed(expected, after)
@@ -135,6 +136,8 @@ class TestBestEpoch:
     ) -> None:
         run = fit_scripted(data_path, scores, eval_step=eval_step, epochs=100)
         assert run.trainer.reports[0].best_epoch == best
+        epochs = [epoch for epoch, _ in run.trainer.reports[0].valid_curve]
+        assert epochs == [0, *range(eval_step, 6, eval_step), 6]
 
     def test_without_validation_the_last_counts(self, data_path: Path) -> None:
         run = fit_scripted(data_path, None)
@@ -226,7 +229,14 @@ class TestResult:
             assert stage["seconds"] > 0
             speed = stage["examples"] / stage["seconds"]
             assert stage["examples_per_second"] == pytest.approx(speed)
+            assert len(stage["losses"]) == stage["epochs"]
+            assert stage["losses"][-1] < stage["losses"][0]
         assert stages["bridge"]["valid_metric"] == result["valid"]["RMSE"]
+        assert stages["source"]["valid_curve"] == []
+        curve = dict(stages["bridge"]["valid_curve"])
+        assert (
+            curve[stages["bridge"]["best_epoch"]] == result["valid"]["RMSE"] == min(curve.values())
+        )
 
     @pytest.mark.parametrize("model", [META, TARGET, {"model": "CalibratedTransfer"}])
     def test_same_seed_same_result(

@@ -80,7 +80,7 @@ class RunResult:
             ConfigError: If the file is missing or damaged.
         """
         try:
-            with np.load(self.predictions_file, allow_pickle=False) as file:
+            with self.predictions_file.open("rb") as stream, np.load(stream) as file:
                 return dict(file)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ConfigError(
