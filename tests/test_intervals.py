@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from recbole_cdr_mm.evaluation import intervals
-from recbole_cdr_mm.evaluation.intervals import estimate, from_replicates, of_values
+from recbole_cdr_mm.evaluation.intervals import Sample, estimate, of_values
 from recbole_cdr_mm.evaluation.user_values import UserValues
 
 
@@ -26,7 +26,8 @@ class TestOneSeed:
         error = total.std(ddof=1) / np.sqrt(300)
         assert found.mean == pytest.approx(total.mean())
         assert found.error == pytest.approx(error, rel=0.05)
-        half = stats.t.ppf(0.975, 299) * error
+        half = stats.t.ppf(0.975, found.freedom) * error
+        assert 60 < found.freedom < 299  # exponential values have a kurtosis of 6
         assert (found.low, found.high) == pytest.approx(
             (total.mean() - half, total.mean() + half), rel=0.01
         )
@@ -81,13 +82,18 @@ class TestSeveralSeeds:
         rng = np.random.default_rng(5)
         replicates = rng.multivariate_normal([0, 0, 0], [[2, 1, 0], [1, 2, 0], [0, 0, 1]], 4000)
         values = {1: 0.0, 2: 6.0, 3: 3.0}
-        found = from_replicates(values, replicates, 101)
+        influence = rng.normal(size=101) ** 3
+        found = Sample(replicates, influence).estimate(values)
         c = np.cov(replicates.T) * 101 / 100
         between = np.var([0, 6, 3], ddof=1)
         off = (c.sum() - np.trace(c)) / 6
         seeds = max(between - np.trace(c) / 3 + off, 0)
         assert found.error == pytest.approx(np.sqrt(c.sum() / 9 + seeds / 3))
-        freedom = found.error**4 / ((c.sum() / 9) ** 2 / 100 + (between / 3) ** 2 / 2)
+        centred = influence - influence.mean()
+        kurtosis = (centred**4).mean() / (centred**2).mean() ** 2 - 3
+        of_users = 2 / (kurtosis / 101 + 2 / 100)
+        assert of_users < 50  # far fewer than 100: a few users decide
+        freedom = found.error**4 / ((c.sum() / 9) ** 2 / of_users + (between / 3) ** 2 / 2)
         assert found.freedom == pytest.approx(freedom)
 
     def test_the_order_of_users_and_seeds_does_not_matter(self) -> None:

@@ -64,10 +64,12 @@ def test_wheel_holds_the_code_and_the_properties_and_nothing_else(wheel: Path) -
         for package in ("recbole_cdr_mm", "dataset_tools")
         for name in files_below(ROOT / package, "*.py")
     }
-    properties = files_below(ROOT / "properties", "*.yaml") | {"__init__.py"}
-    assert len(properties) > 1
-    expected |= {f"recbole_cdr_mm/properties/{name}" for name in properties}
-    expected |= {f"dataset_tools/{name}" for name in files_below(ROOT / "dataset_tools", "*.yaml")}
+    folders = {"properties": "recbole_cdr_mm/properties"}
+    folders |= {package: package for package in ("recbole_cdr_mm", "dataset_tools")}
+    for folder, installed in folders.items():
+        for pattern in ("*.yaml", "*.hyper", "*.html"):
+            expected |= {f"{installed}/{name}" for name in files_below(ROOT / folder, pattern)}
+    expected |= {"recbole_cdr_mm/properties/__init__.py"}
     assert "dataset_tools/fetch/urls.yaml" in expected
     assert names == expected
 

@@ -67,9 +67,8 @@ def estimate(runs: Mapping[int, UserValues]) -> Estimate:
     Args:
         runs: What was measured, by seed.
     """
-    values = {seed: run.value for seed, run in runs.items()}
-    (replicates,), n_users = resample([runs])
-    return from_replicates(values, replicates, n_users)
+    (sample,) = resample([runs])
+    return sample.estimate({seed: run.value for seed, run in runs.items()})
 
 
 def of_values(values: Mapping[int, float]) -> Estimate:
@@ -86,17 +85,64 @@ def of_values(values: Mapping[int, float]) -> Estimate:
     return _with_interval(values, error, max(count - 1, 1), 0)
 
 
-def resample(
-    models: Sequence[Mapping[int, UserValues]],
-) -> tuple[list[NDArray[np.float64]], int]:
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What other test users would have given: of a model, or of the difference of two.
+
+    Attributes:
+        replicates: The metric with test users drawn again, for each seed, (B, S).
+        influence: How much each user moves the mean over the seeds, (n,).
+    """
+
+    replicates: NDArray[np.float64]
+    influence: NDArray[np.float64]
+
+    def __sub__(self, other: Sample) -> Sample:
+        return Sample(self.replicates - other.replicates, self.influence - other.influence)
+
+    def estimate(self, values: Mapping[int, float]) -> Estimate:
+        """The interval of a mean over seeds.
+
+        With C the covariance of the seeds' values by the users, (S, S), and s2 the variance between
+        seeds, E s2 = t2 + mean(diag C) - mean(offdiag C), where t2 is what seeds add beside their
+        users. The variance of the mean is 1'C1 / S^2 + max(t2, 0) / S. The first part has as many
+        degrees of freedom as the variance of n users with the kurtosis of their influences, the
+        second one those of s2, and both together Satterthwaite's.
+
+        Args:
+            values: What was measured, by seed.
+        """
+        n_users, n = len(self.influence), len(values)
+        if n_users < 2:
+            return _with_interval(values, float("nan"), 1, n_users)
+        whole = np.isfinite(self.replicates).all(axis=1)  # each seed has some of its users in it
+        covariance = np.atleast_2d(np.cov(self.replicates[whole], rowvar=False))  # (S, S)
+        covariance *= n_users / (n_users - 1)
+        of_users, of_seeds, noise = float(covariance.sum()) / n**2, 0.0, 0.0
+        if n > 1:
+            between = float(np.var(list(values.values()), ddof=1))
+            own = np.trace(covariance) / n
+            shared = (covariance.sum() - np.trace(covariance)) / (n * (n - 1))
+            of_seeds = max(between - float(own - shared), 0.0) / n
+            noise = (between / n) ** 2 / (n - 1) if of_seeds else 0.0
+        variance = of_users + of_seeds
+        noise += of_users**2 / self._freedom_of_users()
+        freedom = variance**2 / noise if noise else float(n_users - 1)
+        return _with_interval(values, float(np.sqrt(variance)), freedom, n_users)
+
+    def _freedom_of_users(self) -> float:
+        """2 V^2 / Var V of the variance V of n independent values with this kurtosis."""
+        n = len(self.influence)
+        spread = np.ptp(self.influence)
+        kurtosis = max(float(stats.kurtosis(self.influence)), 0.0) if spread else 0.0
+        return 2 / (kurtosis / n + 2 / (n - 1))
+
+
+def resample(models: Sequence[Mapping[int, UserValues]]) -> list[Sample]:
     """Draw test users again, the same for all models and seeds.
 
     Args:
         models: What was measured of each model, by seed; the same seeds in the same order.
-
-    Returns:
-        For each model its values in each replicate and seed, (B, S), and the number of different
-        users.
     """
     users = np.unique(np.concatenate([run.user for runs in models for run in runs.values()]))
     n_groups = min(len(users), _GROUPS)
@@ -105,44 +151,12 @@ def resample(
         group = np.random.default_rng(_SEED).permutation(len(users)) % n_groups
     drawn = _draws(n_groups)  # (B, g)
     return [
-        np.column_stack([_replicates(run, users, group, drawn) for run in runs.values()])
+        Sample(
+            np.column_stack([_replicates(run, users, group, drawn) for run in runs.values()]),
+            np.mean([_influence(run, users) for run in runs.values()], axis=0),
+        )
         for runs in models
-    ], len(users)
-
-
-def from_replicates(
-    values: Mapping[int, float], replicates: NDArray[np.float64], n_users: int
-) -> Estimate:
-    """The interval of a mean over seeds from resampled test users.
-
-    With C the covariance of the seeds' values by the users, (S, S), and s2 the variance between
-    seeds, E s2 = t2 + mean(diag C) - mean(offdiag C), where t2 is what seeds add beside their
-    users. The variance of the mean is 1'C1 / S^2 + max(t2, 0) / S.
-
-    Args:
-        values: What was measured, by seed.
-        replicates: Values with other users, (B, S).
-        n_users: Number of different users.
-    """
-    n = len(values)
-    if n_users < 2:
-        return _with_interval(values, float("nan"), 1, n_users)
-    whole = np.isfinite(replicates).all(axis=1)  # each seed has some of its users in it
-    covariance = np.atleast_2d(np.cov(replicates[whole], rowvar=False))  # (S, S)
-    covariance *= n_users / (n_users - 1)
-    of_users = covariance.sum() / n**2
-    if n == 1:
-        return _with_interval(values, float(np.sqrt(of_users)), n_users - 1, n_users)
-    between = float(np.var(list(values.values()), ddof=1))
-    own = np.trace(covariance) / n
-    shared = (covariance.sum() - np.trace(covariance)) / (n * (n - 1))
-    of_seeds = max(between - (own - shared), 0.0) / n
-    variance = of_users + of_seeds
-    noise = of_users**2 / (n_users - 1)
-    if of_seeds:
-        noise += (between / n) ** 2 / (n - 1)
-    freedom = variance**2 / noise if noise else float(n_users - 1)
-    return _with_interval(values, float(np.sqrt(variance)), float(freedom), n_users)
+    ]
 
 
 def _with_interval(
@@ -167,6 +181,17 @@ def _replicates(
     with np.errstate(invalid="ignore"):
         mean = (drawn @ total) / (drawn @ weight)
     return np.sqrt(mean) if run.root else mean
+
+
+def _influence(run: UserValues, users: NDArray[np.str_]) -> NDArray[np.float64]:
+    """What each user adds to the metric, to first order, (n,); 0 for users of other seeds."""
+    mean = run.total.sum() / run.weight.sum()
+    own = (run.total - mean * run.weight) / run.weight.sum()
+    if run.root and mean:
+        own /= 2 * np.sqrt(mean)
+    influence = np.zeros(len(users))
+    influence[np.searchsorted(users, run.user)] = own
+    return influence
 
 
 @functools.lru_cache(maxsize=8)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from recbole_cdr_mm.errors import ConfigError
-from recbole_cdr_mm.evaluation.intervals import Estimate, from_replicates, resample
+from recbole_cdr_mm.evaluation.intervals import Estimate, resample
 from recbole_cdr_mm.evaluation.user_values import UserValues
 
 
@@ -33,7 +33,7 @@ def compare(first: Mapping[int, UserValues], second: Mapping[int, UserValues]) -
 
     Test users are drawn again, the same for both models, so that what makes a user hard for both
     falls out. p is that of the difference's t statistic, whose variance has the users' and the
-    seeds' part of `intervals.from_replicates`.
+    seeds' part of `intervals.Sample.estimate`.
 
     Args:
         first: A model's runs by seed.
@@ -52,9 +52,9 @@ def compare(first: Mapping[int, UserValues], second: Mapping[int, UserValues]) -
                 " compared. Run both on the same data and split."
             )
     one, other = ({seed: runs[seed] for seed in seeds} for runs in (first, second))
-    (of_one, of_other), n_users = resample([one, other])
+    of_one, of_other = resample([one, other])
     values = {seed: one[seed].value - other[seed].value for seed in seeds}
-    difference = from_replicates(values, of_one - of_other, n_users)
+    difference = (of_one - of_other).estimate(values)
     return Comparison(difference, _p_value(difference), wilcoxon(list(values.values())))
 
 
