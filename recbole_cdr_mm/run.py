@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import recbole.utils
+import torch
 from recbole.data import create_samplers
 from recbole.data.utils import get_dataloader
 
@@ -236,6 +237,7 @@ def _result(
         "versions": {
             "recbole_cdr_mm": recbole_cdr_mm.__version__,
             "python": platform.python_version(),
+            "threads": torch.get_num_threads(),
             **{name: importlib.metadata.version(name) for name in VERSIONS_OF},
         },
         "config": run_config(config),
