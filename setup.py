@@ -7,5 +7,9 @@ PROPERTIES = "recbole_cdr_mm.properties"
 setup(
     packages=[*find_packages(include=["recbole_cdr_mm*", "dataset_tools*"]), PROPERTIES],
     package_dir={PROPERTIES: "properties"},
-    package_data={PROPERTIES: ["*.yaml", "*/*.yaml", "*/*.hyper"], "dataset_tools.fetch": ["*.yaml"]},
+    package_data={
+        PROPERTIES: ["*.yaml", "*/*.yaml", "*/*.hyper"],
+        "dataset_tools.fetch": ["*.yaml"],
+        "recbole_cdr_mm.benchmark": ["*.html", "*.yaml"],
+    },
 )

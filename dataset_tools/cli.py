@@ -10,9 +10,8 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from recbole_cdr_mm import __version__
-from recbole_cdr_mm.errors import EXIT_CODE, ConfigError, UserError, did_you_mean
+from recbole_cdr_mm.errors import ConfigError, did_you_mean, exit_code_of
 
-INTERRUPTED = 130  # as shells have it
 PROGRAM = "python -m dataset_tools"
 
 COMMANDS = {  # each is a module of `dataset_tools.commands`
@@ -36,15 +35,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: Arguments; by default those of the process.
     """
-    try:
+
+    def run() -> None:
         arguments = vars(_parse(sys.argv[1:] if argv is None else list(argv)))
         arguments.pop("run")(**arguments)
-    except UserError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(EXIT_CODE)
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+
+    code = exit_code_of(run)
+    if code:
+        sys.exit(code)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -6,9 +6,11 @@ The command lines print the message alone and exit with `EXIT_CODE`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 EXIT_CODE = 2
+INTERRUPTED = 130  # as shells have it
 
 
 class UserError(Exception):
@@ -44,3 +46,23 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean `{near[0]}`?" if near else ""
+
+
+def exit_code_of(command: Callable[[], int | None], interrupted: str = "Interrupted.") -> int:
+    """Run a command; a mistake of the user ends with its message alone.
+
+    Args:
+        command: Gives an exit code; None is 0.
+        interrupted: What is said where the user interrupts it.
+
+    Returns:
+        Its exit code; 2 after a mistake of the user, 130 when interrupted.
+    """
+    try:
+        return command() or 0
+    except UserError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return EXIT_CODE
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return INTERRUPTED

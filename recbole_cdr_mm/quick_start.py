@@ -10,7 +10,7 @@ from typing import Any
 
 import recbole_cdr_mm
 from recbole_cdr_mm import compat
-from recbole_cdr_mm.errors import EXIT_CODE, ConfigError, UserError
+from recbole_cdr_mm.errors import ConfigError, exit_code_of
 
 
 def run_recbole_mm(
@@ -163,9 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=recbole_cdr_mm.__version__)
     named, others = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
     files = named.config_files.split() if named.config_files else []
-    try:
+
+    def run() -> None:
         run_recbole_mm(named.model, named.dataset, files, command_line=others)
-    except UserError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return EXIT_CODE
-    return 0
+
+    return exit_code_of(run)

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recbole_cdr_mm import __version__, compat
-from recbole_cdr_mm.errors import EXIT_CODE, ConfigError, UserError
+from recbole_cdr_mm.errors import EXIT_CODE, ConfigError, exit_code_of
 
-INTERRUPTED = 130  # as shells have it
 PROGRAM = "python -m recbole_cdr_mm.benchmark"
 
 
@@ -27,15 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, others = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
     if others and options.command is not _run:
         parser.error(f"unknown arguments: {' '.join(others)}")
-    try:
+
+    def command() -> int:
         compat.apply()
         return int(options.command(options, others))
-    except UserError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return EXIT_CODE
-    except KeyboardInterrupt:
-        print("Interrupted. The same command goes on from here.", file=sys.stderr)
-        return INTERRUPTED
+
+    return exit_code_of(command, "Interrupted. The same command goes on from here.")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import math
 import os
+import pickle
+import socket
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from time import perf_counter
 from types import ModuleType, TracebackType
 from typing import Any
 
 from recbole_cdr_mm.errors import ConfigError
-from recbole_cdr_mm.parallel.local import _write_to, call, limit_threads
+from recbole_cdr_mm.parallel.local import PRELOADED, _write_to, call, limit_threads
 from recbole_cdr_mm.parallel.tasks import Failure, Outcome, Task, no_answer
 
 
@@ -46,12 +50,13 @@ class RayPool:
         self._connected = not self._ray.is_initialized()
         if self._connected:
             try:
+                _check_head(address)
                 self._ray.init(address=address, log_to_driver=False)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                reason = str(error).strip().partition("\n")[0]
+            except (OSError, RuntimeError, ValueError) as error:
+                reason = str(error).strip().partition("\n")[0].rstrip(".")
                 raise ConfigError(
-                    f"--ray_address={address}: {reason} Start one with `ray start --head`, or give"
-                    " --ray_address=local."
+                    f"--ray_address={address}: {reason}. Start a cluster with `ray start --head`,"
+                    " or give --ray_address=local."
                 ) from error
 
     def __enter__(self) -> RayPool:
@@ -119,7 +124,8 @@ class RayPool:
             max_calls=1,  # a process for each task
             max_retries=0,
         )(_work)
-        return worker.remote(task, number, mailbox, self._n_threads, os.getcwd())
+        folder = os.getcwd()
+        return worker.remote(pickle.dumps(task), task.log, number, mailbox, self._n_threads, folder)
 
     def _gpu_share(self) -> float:
         gpus = self._ray.cluster_resources().get("GPU", 0) if self._use_gpu else 0
@@ -128,6 +134,8 @@ class RayPool:
     def _outcome(self, reference: Any, task: Task, start: float) -> Outcome:
         try:
             content, seconds = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:  # the task could not be read there
+            content, seconds = Failure.of(error.cause), perf_counter() - start
         except self._ray.exceptions.RayError as error:
             reason = str(error).strip().partition("\n")[0]
             content = Failure("ProcessDied", f"{reason} See {task.log}.")
@@ -146,6 +154,13 @@ def _import_ray() -> ModuleType:
             "--ray_address needs Ray. Install it with: pip install ray, or give --processes alone."
         ) from error
     return ray
+
+
+def _check_head(address: str) -> None:
+    """Find out in seconds that nobody listens at HOST:PORT; Ray tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "://" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 class _Mailbox:
@@ -173,18 +188,31 @@ class _Mailbox:
         self._answers.pop(place).set_result(answer)
 
 
-def _work(task: Task, number: int, mailbox: Any, n_threads: int, folder: str) -> tuple[Any, float]:
-    """What runs on a worker: the task's value or its failure, and how long it took."""
+def _work(
+    pickled: bytes, log: Path, number: int, mailbox: Any, n_threads: int, folder: str
+) -> tuple[Any, float]:
+    """What runs on a worker: gives the task's value or its failure, and how long it took.
+
+    Args:
+        pickled: The task; what it imports may need RecBole, which has to be patched before.
+        log: Where the task's output goes.
+        number: The task's number, for its reports.
+        mailbox: Where its reports go.
+        n_threads: Threads that it may use.
+        folder: The working directory.
+    """
     import ray
 
     try:
         os.chdir(folder)
-        _write_to(task.log)
+        _write_to(log)
     except OSError as error:
         node = ray.util.get_node_ip_address()
         message = f"node {node}: {error}. The nodes of a cluster need a shared working directory."
         return Failure("ConfigError", message), 0.0
+    importlib.import_module(PRELOADED[0])
     limit_threads(n_threads)
+    task: Task = pickle.loads(pickled)
 
     def report(payload: Any) -> Any:
         return ray.get(mailbox.ask.remote(number, payload))
