@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -63,7 +63,7 @@ class LocalPool:
 
     def run(
         self, tasks: Iterable[Task], on_report: Callable[[Task, Any], Any] = no_answer
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome]:
         """Work on tasks; see `Pool.run`. Closing the generator ends the processes."""
         context = _context()
         waiting = iter(tasks)
@@ -145,7 +145,7 @@ def _died(worker: _Worker) -> Failure:
 
 def _work(task: Task, connection: Connection, n_threads: int) -> None:
     _end_with_parent()
-    _write_to(task.log)
+    write_to(task.log)
     limit_threads(n_threads)
 
     def report(payload: Any) -> Any:
@@ -193,7 +193,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _write_to(log: Path) -> None:
+def write_to(log: Path) -> None:
     """Send what this process prints, that of its libraries too, to a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:

@@ -8,14 +8,14 @@ import math
 import os
 import pickle
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from time import perf_counter
 from types import ModuleType, TracebackType
 from typing import Any
 
 from recbole_cdr_mm.errors import ConfigError
-from recbole_cdr_mm.parallel.local import PRELOADED, _write_to, call, limit_threads
+from recbole_cdr_mm.parallel.local import PRELOADED, write_to, call, limit_threads
 from recbole_cdr_mm.parallel.tasks import Failure, Outcome, Task, no_answer
 
 
@@ -79,7 +79,7 @@ class RayPool:
 
     def run(
         self, tasks: Iterable[Task], on_report: Callable[[Task, Any], Any] = no_answer
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome]:
         """Work on tasks; see `Pool.run`. Closing the generator ends the processes."""
         ray = self._ray
         waiting = enumerate(tasks)
@@ -205,7 +205,7 @@ def _work(
 
     try:
         os.chdir(folder)
-        _write_to(log)
+        write_to(log)
     except OSError as error:
         node = ray.util.get_node_ip_address()
         message = f"node {node}: {error}. The nodes of a cluster need a shared working directory."

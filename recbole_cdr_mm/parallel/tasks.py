@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,7 +73,7 @@ class Pool(Protocol):
 
     def run(
         self, tasks: Iterable[Task], on_report: Callable[[Task, Any], Any] = ...
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome]:
         """Work on tasks.
 
         Args:
