@@ -8,14 +8,14 @@ import math
 import os
 import pickle
 import socket
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from time import perf_counter
 from types import ModuleType, TracebackType
 from typing import Any
 
 from recbole_cdr_mm.errors import ConfigError
-from recbole_cdr_mm.parallel.local import PRELOADED, write_to, call, limit_threads
+from recbole_cdr_mm.parallel.local import PRELOADED, call, limit_threads, write_to
 from recbole_cdr_mm.parallel.tasks import Failure, Outcome, Task, no_answer
 
 
