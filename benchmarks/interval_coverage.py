@@ -94,13 +94,27 @@ def over_seeds_alone(runs: Runs) -> tuple[float, float]:
     return values.mean() - half, values.mean() + half
 
 
+def over_users_alone(runs: Runs) -> tuple[float, float]:
+    """A bootstrap over users of all seeds' rows put together, as if there were one seed."""
+    user, place = np.unique(
+        np.concatenate([run.user for run in runs.values()]), return_inverse=True
+    )
+    total, weight = (
+        np.bincount(place, np.concatenate([getattr(run, part) for run in runs.values()]))
+        for part in ("total", "weight")
+    )
+    pooled = estimate({0: UserValues(user, total, weight, next(iter(runs.values())).root)})
+    return pooled.low, pooled.high
+
+
 def intervals_of(world: World, seed: int) -> list[tuple[float, float, float]]:
-    """Mean and interval of one data set: ours, and over seeds alone."""
+    """Mean and interval of one data set: ours, over seeds alone, over users alone."""
     runs, _ = draw(world, np.random.default_rng([seed, 1]))
     ours = estimate(runs)
     found = [(ours.mean, ours.low, ours.high)]
     if world.seeds > 1:
         found.append((ours.mean, *over_seeds_alone(runs)))
+        found.append((ours.mean, *over_users_alone(runs)))
     return found
 
 
@@ -145,12 +159,13 @@ def main() -> None:
         grid = list(product(("rating", "ranking"), (0.2, 0.8), (0, 1, 2)))
         sizes = (2, 3, 5, 10)
         table(
-            "Coverage of the 95% intervals (in brackets: Student's over the seeds alone)",
+            "Coverage of the 95% intervals (in brackets: Student's over the seeds alone; a"
+            " bootstrap over the users alone)",
             ["metric", "ratio", "effect of a seed", *(f"{s} seeds" for s in sizes)],
             (
                 [metric, str(ratio), str(effect)]
                 + [
-                    "{:.1%} ({:.1%})".format(
+                    "{:.1%} ({:.1%}; {:.1%})".format(
                         *coverage(World(metric, 330, ratio, s, effect), n, pool.map)
                     )
                     for s in sizes

@@ -43,6 +43,12 @@ class TestOneSeed:
         assert found.mean == pytest.approx(np.sqrt(mean))
         assert found.error == pytest.approx(np.sqrt((influence**2).sum()), rel=0.06)
 
+    def test_seeds_of_one_user_each_have_no_interval(self) -> None:
+        runs = {s: values_of(np.ones(1) * s, users=np.array([f"{s}"])) for s in range(10)}
+        found = estimate(runs)
+        assert found.mean == 4.5
+        assert np.isnan([found.low, found.high]).all()
+
     def test_one_user_has_no_interval(self) -> None:
         found = estimate({1: values_of(np.ones(1))})
         assert found.mean == 1

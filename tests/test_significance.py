@@ -47,6 +47,10 @@ def test_a_difference_without_noise() -> None:
     assert found.p_bootstrap < 1e-9
 
 
+def test_one_user_says_nothing() -> None:
+    assert compare({1: values_of(np.ones(1))}, {1: values_of(np.zeros(1))}).p_bootstrap == 1
+
+
 def test_only_common_seeds_count() -> None:
     rng = np.random.default_rng(0)
     runs = {seed: values_of(rng.normal(size=30)) for seed in range(4)}

@@ -106,6 +106,19 @@ def test_more_places_than_were_saved() -> None:
         user_values(predictions, "RMSE")
 
 
+@pytest.mark.parametrize("metric", ["NDCG", "NDCG@", "NDCG@x", "NDCG@0", "NDCG@-1"])
+def test_a_ranking_metric_without_places(metric: str) -> None:
+    predictions = {
+        "user": np.array(["a"]),
+        "rank": np.array([1]),
+        "users": np.array(["a"]),
+        "recommended": np.full((1, 3), "x"),
+    }
+    assert not has_user_values(metric)
+    with pytest.raises(ConfigError, match=f"`{metric}` is no mean over users"):
+        user_values(predictions, metric)
+
+
 def test_direction() -> None:
     assert is_smaller_better("RMSE")
     assert not is_smaller_better("NDCG@10")

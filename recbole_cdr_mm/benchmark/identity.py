@@ -17,8 +17,9 @@ from recbole_cdr_mm.config import PROPERTIES, MMConfig
 from recbole_cdr_mm.errors import DataFormatError
 from recbole_cdr_mm.trainer.resume import run_config
 
-# What only starts runs or reports on them changes no result.
+# What only starts runs, or works on their results, changes none.
 _APART = ("benchmark", "parallel", "tune")
+_STATISTICS = ("user_values.py", "intervals.py", "significance.py")
 _LIBRARIES = ("recbole", "torch", "numpy", "scipy", "pandas")
 
 
@@ -67,17 +68,21 @@ class Identity:
 def code_version() -> str:
     """A hash of this package's code and defaults, and of the libraries that compute.
 
-    Changes of the benchmark itself do not change it, for they change no run.
+    Changes of the benchmark and of its statistics do not change it, for they change no run.
     """
     package = Path(recbole_cdr_mm.__file__).parent
     files = [
-        *(f for f in package.rglob("*.py") if f.relative_to(package).parts[0] not in _APART),
+        *(f for f in package.rglob("*.py") if _computes(f.relative_to(package))),
         *Path(dataset_tools.__file__).parent.glob("*.py"),
         *(f for f in PROPERTIES.rglob("*.yaml") if f.name != "benchmark.yaml"),
     ]
     releases = [f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES]
     hashes = sorted(f"{file.name} {_hash_file(file)}" for file in files)
     return hashlib.sha256("\n".join([*releases, *hashes]).encode()).hexdigest()[:12]
+
+
+def _computes(file: Path) -> bool:
+    return file.parts[0] not in _APART and file.name not in _STATISTICS
 
 
 def _hash_file(path: Path) -> str:

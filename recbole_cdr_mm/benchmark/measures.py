@@ -263,7 +263,7 @@ class Measures:
         """The metric that chooses on validation users; None where nothing is done."""
         for setting in self.settings:
             if setting.run.eval_task == eval_task and setting.results:
-                return str(setting.results[0]["config"]["valid_metric"])
+                return _valid_metric(setting.results[0])
         return None
 
     def rows(self, entry: RunResult) -> Rows:
@@ -322,12 +322,13 @@ class Measures:
 
         nan where nothing is done, or was validated.
         """
-        values = [r["valid"].get(r["config"]["valid_metric"]) for r in setting.results]
-        known = [value for value in values if value is not None]
+        known = [r["valid"][_valid_metric(r)] for r in setting.results if r["valid"]]
         return float(np.mean(known)) if known else float("nan")
 
     def reference(self, settings: list[Setting]) -> Setting | None:
         """The floor that is best on validation users; None where there is none.
+
+        Floors with fewer seeds than others are left out: their mean is one over other users.
 
         Args:
             settings: Models of one scenario on one data set.
@@ -336,8 +337,9 @@ class Measures:
         floors = [floor for floor in floors if np.isfinite(self.validation(floor))]
         if not floors:
             return None
-        metric = floors[0].results[0]["config"]["valid_metric"]
-        choose = min if is_smaller_better(metric) else max
+        most = max(len(floor.done) for floor in floors)
+        floors = [floor for floor in floors if len(floor.done) == most]
+        choose = min if is_smaller_better(_valid_metric(floors[0].results[0])) else max
         return choose(floors, key=self.validation)
 
     def _estimate(self, setting: Setting, metric: str) -> Estimate | None:
@@ -401,6 +403,12 @@ def _settings(benchmark: Benchmark) -> Iterator[Setting]:
     for planned in found.values():
         seeds = dict(sorted(planned.items()))
         yield Setting(next(iter(seeds.values())).run, seeds)
+
+
+def _valid_metric(result: Mapping[str, Any]) -> str:
+    """The metric that chose, as the result names it; a configuration may spell it otherwise."""
+    wanted = result["config"]["valid_metric"]
+    return next((name for name in result["test"] if name.lower() == wanted.lower()), wanted)
 
 
 def _rows_in(setting: Setting, seed: int) -> tuple[Any, ...]:

@@ -26,7 +26,7 @@ from recbole_cdr_mm.evaluation.user_values import UserValues
 
 CONFIDENCE = 0.95
 REPLICATES = 2000
-_GROUPS = 10_000  # more users than these are put together at random, to bound memory
+_GROUPS = 5_000  # more users than these are put together at random, to bound memory
 _SEED = 20
 
 
@@ -116,6 +116,8 @@ class Sample:
         if n_users < 2:
             return _with_interval(values, float("nan"), 1, n_users)
         whole = np.isfinite(self.replicates).all(axis=1)  # each seed has some of its users in it
+        if whole.sum() < REPLICATES // 10:  # seeds of one user or two
+            return _with_interval(values, float("nan"), 1, n_users)
         covariance = np.atleast_2d(np.cov(self.replicates[whole], rowvar=False))  # (S, S)
         covariance *= n_users / (n_users - 1)
         of_users, of_seeds, noise = float(covariance.sum()) / n**2, 0.0, 0.0
@@ -152,7 +154,7 @@ def resample(models: Sequence[Mapping[int, UserValues]]) -> list[Sample]:
     drawn = _draws(n_groups)  # (B, g)
     return [
         Sample(
-            np.column_stack([_replicates(run, users, group, drawn) for run in runs.values()]),
+            _replicates(list(runs.values()), users, group, drawn),
             np.mean([_influence(run, users) for run in runs.values()], axis=0),
         )
         for runs in models
@@ -168,19 +170,22 @@ def _with_interval(
 
 
 def _replicates(
-    run: UserValues,
+    runs: Sequence[UserValues],
     users: NDArray[np.str_],
     group: NDArray[np.int64],
     drawn: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """The metric in each replicate, (B,); nan where it has none of the run's users."""
-    place = group[np.searchsorted(users, run.user)]
+    """The metric in each replicate and run, (B, S); nan where it has none of the run's users."""
     n_groups = drawn.shape[1]
-    total = np.bincount(place, weights=run.total, minlength=n_groups)
-    weight = np.bincount(place, weights=run.weight, minlength=n_groups)
+    totals, weights = [], []
+    for run in runs:
+        place = group[np.searchsorted(users, run.user)]
+        totals.append(np.bincount(place, weights=run.total, minlength=n_groups))
+        weights.append(np.bincount(place, weights=run.weight, minlength=n_groups))
+    sums = drawn @ np.column_stack(totals + weights)  # one pass over the draws, (B, 2 S)
     with np.errstate(invalid="ignore"):
-        mean = (drawn @ total) / (drawn @ weight)
-    return np.sqrt(mean) if run.root else mean
+        mean = sums[:, : len(runs)] / sums[:, len(runs) :]
+    return np.sqrt(mean) if runs[0].root else mean
 
 
 def _influence(run: UserValues, users: NDArray[np.str_]) -> NDArray[np.float64]:
@@ -197,6 +202,7 @@ def _influence(run: UserValues, users: NDArray[np.str_]) -> NDArray[np.float64]:
 @functools.lru_cache(maxsize=8)
 def _draws(n_groups: int) -> NDArray[np.float64]:
     """How often each group is drawn in each replicate, (B, g); the same in each process."""
-    generator = np.random.default_rng(_SEED)
-    drawn = generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=REPLICATES)
-    return drawn.astype(np.float64)
+    drawn = np.random.default_rng(_SEED).integers(n_groups, size=(REPLICATES, n_groups))
+    drawn += n_groups * np.arange(REPLICATES)[:, None]  # one count for each replicate and group
+    counts = np.bincount(drawn.ravel(), minlength=drawn.size)
+    return counts.reshape(drawn.shape).astype(np.float64)

@@ -43,11 +43,13 @@ class UserValues:
 def has_user_values(metric: str) -> bool:
     """Whether a metric is a mean over users or over their ratings.
 
-    >>> [has_user_values(name) for name in ("RMSE", "NDCG@10", "ItemCoverage@10")]
-    [True, True, False]
+    >>> [has_user_values(name) for name in ("RMSE", "NDCG@10", "NDCG", "ItemCoverage@10")]
+    [True, True, False, False]
     """
-    name = metric.partition("@")[0].lower()
-    return name in _ERRORS or _is_topk(name)
+    name, _, k = metric.partition("@")
+    if name.lower() in _ERRORS:
+        return metric == name
+    return _is_topk(name.lower()) and k.isdecimal() and int(k) > 0
 
 
 def is_smaller_better(metric: str) -> bool:
@@ -70,7 +72,10 @@ def user_values(predictions: Mapping[str, NDArray], metric: str) -> UserValues:
     is_error = name in _ERRORS
     if not has_user_values(metric) or ("prediction" in predictions) is not is_error:
         task = "ratings" if "prediction" in predictions else "rankings"
-        raise ConfigError(f"`{metric}` is no mean over users of predicted {task}. Choose another.")
+        raise ConfigError(
+            f"`{metric}` is no mean over users of predicted {task}. Choose another, as"
+            f" {'RMSE' if 'prediction' in predictions else 'NDCG@10'}."
+        )
     users, place = np.unique(predictions["user"], return_inverse=True)
     count = np.bincount(place).astype(np.float64)
     if is_error:
