@@ -10,6 +10,6 @@ setup(
     package_data={
         PROPERTIES: ["*.yaml", "*/*.yaml", "*/*.hyper"],
         "dataset_tools.fetch": ["*.yaml"],
-        "recbole_cdr_mm.benchmark": ["*.html", "*.yaml"],
+        "recbole_cdr_mm.benchmark.report": ["*.html", "*.yaml"],
     },
 )

@@ -13,10 +13,17 @@ from benchmark_results import Folder, run_of
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from recbole_cdr_mm import compat
-from recbole_cdr_mm.benchmark import figures
-from recbole_cdr_mm.benchmark.document import Figure
-from recbole_cdr_mm.benchmark.drawing import Curve, Point, Series, draw_curves, draw_lines, far_off
-from recbole_cdr_mm.benchmark.measures import Measures
+from recbole_cdr_mm.benchmark.report import figures
+from recbole_cdr_mm.benchmark.report.document import Figure
+from recbole_cdr_mm.benchmark.report.drawing import (
+    Curve,
+    Point,
+    Series,
+    draw_curves,
+    draw_lines,
+    far_off,
+)
+from recbole_cdr_mm.benchmark.report.measures import Measures
 from recbole_cdr_mm.benchmark.results import load_results
 
 ALL = (

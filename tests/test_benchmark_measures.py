@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from benchmark_results import Folder, K, run_of
 
-from recbole_cdr_mm.benchmark.measures import Measures, Scenario, Setting
+from recbole_cdr_mm.benchmark.report.measures import Measures, Scenario, Setting
 from recbole_cdr_mm.benchmark.results import load_results
 from recbole_cdr_mm.errors import ConfigError
 

@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 import pytest
 from matplotlib.figure import Figure as MatplotlibFigure
 
-from recbole_cdr_mm.benchmark.document import Cell, Document, Figure, Row, Section, Table
-from recbole_cdr_mm.benchmark.page import html
+from recbole_cdr_mm.benchmark.report.document import Cell, Document, Figure, Row, Section, Table
+from recbole_cdr_mm.benchmark.report.page import html
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 EVIL = '<script>alert("x")</script>'

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from benchmark_results import Folder, run_of
 
-from recbole_cdr_mm.benchmark.document import Cell, Document, Row, Section, Table
-from recbole_cdr_mm.benchmark.latex import latex
-from recbole_cdr_mm.benchmark.markdown import markdown
-from recbole_cdr_mm.benchmark.report import write_report
+from recbole_cdr_mm.benchmark.report.document import Cell, Document, Row, Section, Table
+from recbole_cdr_mm.benchmark.report.latex import latex
+from recbole_cdr_mm.benchmark.report.markdown import markdown
+from recbole_cdr_mm.benchmark.report.write import write_report
 from recbole_cdr_mm.errors import ConfigError
 
 NASTY = r"50% of a_b|c & {d} $e^f ~g \h #1 <i> *j* [k] `l`"

@@ -10,8 +10,8 @@ import pytest
 from benchmark_results import VERSIONS, Folder, K, run_of
 from scipy import stats
 
-from recbole_cdr_mm.benchmark.document import Cell, Document, Section, Table
-from recbole_cdr_mm.benchmark.report import build_document
+from recbole_cdr_mm.benchmark.report.document import Cell, Document, Section, Table
+from recbole_cdr_mm.benchmark.report.write import build_document
 from recbole_cdr_mm.benchmark.results import load_results
 
 SEEDS = (1, 2, 3)

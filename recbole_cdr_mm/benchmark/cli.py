@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace, others: Sequence[str]) -> int:
 
 
 def _report(options: argparse.Namespace, others: Sequence[str]) -> int:
-    from recbole_cdr_mm.benchmark.report import write_report
+    from recbole_cdr_mm.benchmark.report.write import write_report
 
     print(write_report(options.out))
     return 0

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from recbole_cdr_mm.benchmark.document import Cell, Section, Table
-from recbole_cdr_mm.benchmark.measures import Measures, Setting
-from recbole_cdr_mm.benchmark.tables import Column, estimate_cell, table_of
+from recbole_cdr_mm.benchmark.report.document import Cell, Section, Table
+from recbole_cdr_mm.benchmark.report.measures import Measures, Setting
+from recbole_cdr_mm.benchmark.report.tables import Column, estimate_cell, table_of
 
 _METRICS = ("MAE", "RMSE")
 _OURS = "this benchmark"

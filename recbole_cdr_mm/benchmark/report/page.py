@@ -11,8 +11,8 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from recbole_cdr_mm.benchmark.document import Cell, Document, Figure, Row, Section, Table
-from recbole_cdr_mm.benchmark.figures import svg_text
+from recbole_cdr_mm.benchmark.report.document import Cell, Document, Figure, Row, Section, Table
+from recbole_cdr_mm.benchmark.report.figures import svg_text
 
 _TEMPLATE = "page.html"
 _MARKS = {"▲": "significantly better than the reference", "▼": "significantly worse"}
@@ -52,7 +52,7 @@ def html(document: Document) -> str:
     environment.filters.update(
         inline=_inline, svg=lambda figure: Markup(svg_text(figure)), hint=_hint
     )
-    source = resources.files("recbole_cdr_mm.benchmark").joinpath(_TEMPLATE)
+    source = resources.files(__package__).joinpath(_TEMPLATE)
     template = environment.from_string(source.read_text(encoding="utf-8"))
     return template.render(document=document, blocks=_blocks, marks=_MARKS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from recbole_cdr_mm.benchmark.document import Cell, Document, Figure, Section, Table
+from recbole_cdr_mm.benchmark.report.document import Cell, Document, Figure, Section, Table
 
 _SPECIAL = re.compile(r"([\\`*|\[\]~])")
 

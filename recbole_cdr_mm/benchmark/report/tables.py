@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from recbole_cdr_mm.benchmark.document import Cell, Row, Section, Table
-from recbole_cdr_mm.benchmark.measures import Measures, Scenario, Setting
+from recbole_cdr_mm.benchmark.report.document import Cell, Row, Section, Table
+from recbole_cdr_mm.benchmark.report.measures import Measures, Scenario, Setting
 from recbole_cdr_mm.evaluation.intervals import Estimate
 from recbole_cdr_mm.evaluation.significance import Comparison, corrected
 from recbole_cdr_mm.evaluation.user_values import has_user_values, is_smaller_better

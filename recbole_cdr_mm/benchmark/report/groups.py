@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_cdr_mm.benchmark.document import Section, Table
-from recbole_cdr_mm.benchmark.measures import Measures, Scenario, Setting
-from recbole_cdr_mm.benchmark.results import RunResult
-from recbole_cdr_mm.benchmark.tables import (
+from recbole_cdr_mm.benchmark.report.document import Section, Table
+from recbole_cdr_mm.benchmark.report.measures import Measures, Scenario, Setting
+from recbole_cdr_mm.benchmark.report.tables import (
     Column,
     best_of,
     count_cell,
@@ -22,6 +21,7 @@ from recbole_cdr_mm.benchmark.tables import (
     table_of,
     title_of,
 )
+from recbole_cdr_mm.benchmark.results import RunResult
 from recbole_cdr_mm.evaluation.intervals import Estimate, estimate
 from recbole_cdr_mm.evaluation.user_values import UserValues, has_user_values
 

@@ -7,24 +7,24 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dataset_tools.safe_output import atomic_folder, atomic_path
-from recbole_cdr_mm.benchmark import figures
-from recbole_cdr_mm.benchmark.comparisons import all_comparisons, comparison_section
-from recbole_cdr_mm.benchmark.document import Document, Figure, Section, Table
-from recbole_cdr_mm.benchmark.groups import all_group_tables, group_section
-from recbole_cdr_mm.benchmark.latex import latex
-from recbole_cdr_mm.benchmark.markdown import markdown
-from recbole_cdr_mm.benchmark.measures import Measures
-from recbole_cdr_mm.benchmark.overview import overview_section, run_section
-from recbole_cdr_mm.benchmark.page import html
-from recbole_cdr_mm.benchmark.published import published_section
-from recbole_cdr_mm.benchmark.results import Benchmark, load_results
-from recbole_cdr_mm.benchmark.tables import (
+from recbole_cdr_mm.benchmark.report import figures
+from recbole_cdr_mm.benchmark.report.comparisons import all_comparisons, comparison_section
+from recbole_cdr_mm.benchmark.report.document import Document, Figure, Section, Table
+from recbole_cdr_mm.benchmark.report.groups import all_group_tables, group_section
+from recbole_cdr_mm.benchmark.report.latex import latex
+from recbole_cdr_mm.benchmark.report.markdown import markdown
+from recbole_cdr_mm.benchmark.report.measures import Measures
+from recbole_cdr_mm.benchmark.report.overview import overview_section, run_section
+from recbole_cdr_mm.benchmark.report.page import html
+from recbole_cdr_mm.benchmark.report.published import published_section
+from recbole_cdr_mm.benchmark.report.tables import (
     all_metrics,
     base_model_tables,
     data_section,
     main_sections,
 )
-from recbole_cdr_mm.benchmark.variants import variant_section, variant_tables
+from recbole_cdr_mm.benchmark.report.variants import variant_section, variant_tables
+from recbole_cdr_mm.benchmark.results import Benchmark, load_results
 from recbole_cdr_mm.errors import ConfigError
 
 _COLUMNS = (

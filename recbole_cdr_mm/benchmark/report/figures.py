@@ -14,8 +14,8 @@ import matplotlib.style
 import numpy as np
 from markupsafe import escape
 
-from recbole_cdr_mm.benchmark.document import Figure
-from recbole_cdr_mm.benchmark.drawing import (
+from recbole_cdr_mm.benchmark.report.document import Figure
+from recbole_cdr_mm.benchmark.report.drawing import (
     STYLE,
     Curve,
     Panel,
@@ -27,8 +27,9 @@ from recbole_cdr_mm.benchmark.drawing import (
     draw_lines,
     draw_panels,
 )
-from recbole_cdr_mm.benchmark.groups import Group, group_estimates, groups_of
-from recbole_cdr_mm.benchmark.measures import Measures, Scenario, Setting
+from recbole_cdr_mm.benchmark.report.groups import Group, group_estimates, groups_of
+from recbole_cdr_mm.benchmark.report.measures import Measures, Scenario, Setting
+from recbole_cdr_mm.benchmark.report.tables import file_name
 from recbole_cdr_mm.evaluation.intervals import Estimate
 from recbole_cdr_mm.evaluation.user_values import has_user_values, is_smaller_better
 
@@ -333,20 +334,14 @@ def _variant_and_main(
         point = _point(measures, setting, metric)
         if point:
             variants[name_of(setting)] = point
-        for main in _mains_of(measures, setting):
-            point = _point(measures, main, metric)
-            if point:
-                mains[name_of(main)] = point
+        main = measures.main_run_of(setting)
+        point = _point(measures, main, metric) if main else None
+        if main and point:
+            mains[name_of(main)] = point
     if len(variants | mains) > 1:
         yield Series("variant", {n: p for n, p in variants.items() if n not in mains})
         if mains:
             yield Series("main run", mains, "highlight")
-
-
-def _mains_of(measures: Measures, setting: Setting) -> list[Setting]:
-    """The setting of the main grid from which a variant's differs in its own values alone."""
-    same = ("model", "dataset", "eval_task", "test_user_ratio", "preset", "base_model")
-    return measures.select(None, **{field: getattr(setting.run, field) for field in same})
 
 
 def _namer(settings: Sequence[Setting], apart: Sequence[str] = ()) -> Callable[[Setting], str]:
@@ -424,7 +419,7 @@ def _role(setting: Setting) -> Role:
 
 def _name(*parts: str) -> str:
     """A name for files and anchors."""
-    return re.sub(r"[^\w.-]+", "-", "-".join(parts))
+    return file_name("-".join(parts))
 
 
 def _axis(metric: str) -> str:

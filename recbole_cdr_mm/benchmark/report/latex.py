@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 
-from recbole_cdr_mm.benchmark.document import Cell, Row, Table
+from recbole_cdr_mm.benchmark.report.document import Cell, Row, Table
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",

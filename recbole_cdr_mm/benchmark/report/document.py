@@ -45,7 +45,7 @@ class Table:
     """A table.
 
     Attributes:
-        name: Of its files, and its anchor: `rating-0.2`.
+        name: Of its files, `rating-0.2`; its anchor in a page is `table-rating-0.2`.
         caption: What it shows and how to read it.
         corner: Heading of the rows' names: `model`.
         columns: Headings.
@@ -67,7 +67,7 @@ class Figure:
     """A figure.
 
     Attributes:
-        name: Of its files, and its anchor.
+        name: Of its files; its anchor in a page is `figure-<name>`.
         caption: What it shows and how to read it.
         alt: What it shows in words, for those who do not see it.
         draw: Draws it.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from recbole_cdr_mm.benchmark.document import Cell, Section, Table
-from recbole_cdr_mm.benchmark.measures import Measures
+from recbole_cdr_mm.benchmark.report.document import Cell, Section, Table
+from recbole_cdr_mm.benchmark.report.measures import Measures
+from recbole_cdr_mm.benchmark.report.tables import BETTER, WORSE, Column, percent, table_of
 from recbole_cdr_mm.benchmark.results import RunResult
-from recbole_cdr_mm.benchmark.tables import BETTER, WORSE, Column, percent, table_of
 
 _HOW = (
     "**How to read it.** A number is the mean over seeds. Each seed draws the training, and also"

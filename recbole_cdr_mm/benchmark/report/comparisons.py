@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recbole_cdr_mm.benchmark.document import Cell, Section, Table
-from recbole_cdr_mm.benchmark.measures import Measures, Scenario, Setting
-from recbole_cdr_mm.benchmark.tables import (
+from recbole_cdr_mm.benchmark.report.document import Cell, Section, Table
+from recbole_cdr_mm.benchmark.report.measures import Measures, Scenario, Setting
+from recbole_cdr_mm.benchmark.report.tables import (
     SIGNIFICANT,
     TASKS,
     Column,

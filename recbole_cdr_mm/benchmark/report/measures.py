@@ -224,6 +224,12 @@ class Measures:
             and (setting.run.preset == scenario.preset or setting.run.kind in _WITHOUT_PRESETS)
         ]
 
+    def main_run_of(self, setting: Setting) -> Setting | None:
+        """The setting of the main grid that a variant is a variant of; None without one."""
+        same = ("model", "dataset", "eval_task", "test_user_ratio", "preset", "base_model")
+        found = self.select(**{field: getattr(setting.run, field) for field in same})
+        return found[0] if found else None
+
     # What was measured
 
     def once(self, key: Hashable, work: Callable[[], T]) -> T:

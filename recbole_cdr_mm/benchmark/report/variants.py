@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from recbole_cdr_mm.benchmark.document import Section, Table
-from recbole_cdr_mm.benchmark.measures import Measures, Setting
-from recbole_cdr_mm.benchmark.tables import (
+from recbole_cdr_mm.benchmark.report.document import Section, Table
+from recbole_cdr_mm.benchmark.report.measures import Measures, Setting
+from recbole_cdr_mm.benchmark.report.tables import (
     BETTER,
     SIGNIFICANT,
     TASKS,
@@ -97,13 +97,6 @@ def _named(setting: Setting, among: Sequence[Setting], parts: Sequence[Any]) -> 
     return f"{setting.run.model} ({', '.join(words)})" if words else setting.run.model
 
 
-def _main_run(measures: Measures, setting: Setting) -> Setting | None:
-    """The run of the main grid that a variant is a variant of."""
-    fields = ("model", "dataset", "eval_task", "test_user_ratio", "preset", "base_model")
-    found = measures.select(**{field: getattr(setting.run, field) for field in fields})
-    return found[0] if found else None
-
-
 def _variant_table(
     measures: Measures,
     settings: Sequence[Setting],
@@ -133,7 +126,7 @@ def _with_main_runs(
     for setting in settings:
         if setting.run.dataset != dataset:
             continue
-        main = _main_run(measures, setting)
+        main = measures.main_run_of(setting)
         if main is not None:
             here.setdefault(_named(main, settings, [_MAIN]), main)
         row = row_name(setting, settings)

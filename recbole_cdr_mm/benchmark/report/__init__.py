@@ -1,0 +1,1 @@
+"""From a benchmark's results to a page, Markdown, LaTeX, CSV and figures."""
