@@ -31,7 +31,7 @@ PROPERTIES = Path(str(importlib.resources.files("recbole_cdr_mm.properties")))
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 
 # The keys of every run.
-_GENERAL_FILES = (
+GENERAL_FILES = (
     RECBOLE_PROPERTIES / "overall.yaml",
     RECBOLE_PROPERTIES / "dataset" / "sample.yaml",
     PROPERTIES / "overall.yaml",
@@ -133,7 +133,7 @@ class MMConfig(Config):
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         self.internal_config_dict: dict[str, Any] = {}
         self.keys: dict[str, Key] = {}
-        for file in _GENERAL_FILES:
+        for file in GENERAL_FILES:
             self._add_properties(file)
         self.data_root = Path(self._early("data_path"))
         self._pair = self._read_pair(dataset)
@@ -363,7 +363,7 @@ def model_files(model_class: type) -> list[Path]:
 
 def known_keys(model_class: type, eval_task: str) -> set[str]:
     """The keys that a run of a model can be given."""
-    files = [*_GENERAL_FILES, _task_file(eval_task), *model_files(model_class)]
+    files = [*GENERAL_FILES, _task_file(eval_task), *model_files(model_class)]
     return {key for file in files for key in read_properties(file)[0]}
 
 

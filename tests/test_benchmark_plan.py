@@ -13,7 +13,7 @@ import yaml
 from model_checks import tiny_pair, write_world
 
 from dataset_tools.synthetic import domain_names
-from recbole_cdr_mm.benchmark import identity
+from recbole_cdr_mm import identity
 from recbole_cdr_mm.benchmark.plan import FLOORS, Plan, read_plan
 from recbole_cdr_mm.config import PROPERTIES
 from recbole_cdr_mm.errors import ConfigError
@@ -139,7 +139,10 @@ class TestSameRun:
         assert self.keys(tmp_path, data_path, config={"reg_weight": 0.02}) == first  # the default
         assert self.keys(tmp_path, data_path, config={"reg_weight": 0.03}) != first
         assert self.keys(tmp_path, data_path, model_config={"EMCDR": {"epochs": 3}}) != first
-        assert self.keys(tmp_path, data_path, model_config={"CMF": {"epochs": 3}}) == first
+        assert (
+            self.keys(tmp_path, data_path, model_config={"ItemMean": {"item_shrinkage": 9.0}})
+            == first
+        )
         monkeypatch.setattr(identity, "code_version", lambda: "another")
         assert self.keys(tmp_path, data_path) != first
 
@@ -168,6 +171,8 @@ class TestTuned:
             "model": "EMCDR",
             "dataset": "tiny",
             "eval_task": "rating",
+            "preset": "default",
+            "base_model": "MF",
             "trials": 20,
             "best": {"reg_weight": 0.5},
         }
@@ -182,9 +187,19 @@ class TestTuned:
             assert run.trials == (20 if mine else None)
             assert ("reg_weight" in run.config) is mine
 
-    def test_of_another_data_set(self, tmp_path: Path, data_path: Path) -> None:
-        runs = self.plan(tmp_path, data_path, dataset="other").runs
-        assert {run.trials for run in runs} == {None}
+    @pytest.mark.parametrize(
+        "other", [{"dataset": "other"}, {"base_model": "GMF"}, {"eval_task": "ranking"}], ids=str
+    )
+    def test_made_for_other_runs(
+        self, tmp_path: Path, data_path: Path, other: dict[str, Any]
+    ) -> None:
+        runs = self.plan(tmp_path, data_path, **other).runs
+        rating = [run for run in runs if run.eval_task == "rating"]
+        assert {run.trials for run in rating} == {None}
+
+    def test_missing_folder(self, tmp_path: Path, data_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"`tuned: .*none` is no folder\. Name the one"):
+            plan_of(tmp_path, data_path, tuned=str(tmp_path / "none"))
 
     def test_damaged(self, tmp_path: Path, data_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"EMCDR\.json: is no outcome of"):
@@ -198,8 +213,8 @@ class TestTuned:
         ({"epochs": 3}, r"unknown key `epochs` of a plan\. Keys of runs belong under `config`\."),
         ({"datasets": []}, r"`datasets: \[\]` must name one or more, once each\."),
         ({"seeds": [1, 1]}, r"`seeds: \[1, 1\]` must name one or more, once each\."),
-        ({"seeds": "1"}, r"`seeds: 1` must be \(list of int\)"),
-        ({"eval_tasks": ["rank"]}, r"`eval_tasks: \['rank'\]`: there are rating, ranking\."),
+        ({"seeds": "1"}, r"`seeds: 1` must be \(list of 0 <= int"),
+        ({"eval_tasks": ["rank"]}, r"`eval_tasks: \['rank'\]`: there are rating and ranking\."),
         ({"models": ["EMCRD"]}, r"There is no model `EMCRD`.*Did you mean `EMCDR`"),
         (
             {"models": ["BPR"], "eval_tasks": ["rating"]},
@@ -220,12 +235,44 @@ class TestTuned:
         ),
         ({"model_config": {"EMCDR": {"history": "all"}}}, r"unknown key `history`"),
         ({"datasets": ["tinny"]}, r"`tinny` is no pair"),
-        ({"test_user_ratios": [1.5]}, r"`test_user_ratio: 1\.5` must be"),
+        ({"test_user_ratios": [1.5]}, r"`test_user_ratios: \[1\.5\]` must be"),
         ({"variants": [{"model": "EMCDR"}]}, r"plan\.yaml, variant 1: give it a `name`"),
         ({"variants": [{"name": "x"}]}, r"variant 1: give it a `name`, and a `model`"),
         (
             {"variants": [{"name": "x", "model": "EMCDR", "split_seed": 3}]},
             r"variant 1: `split_seed` is set by `seeds`\.",
+        ),
+        ({"presets": []}, r"`presets: \[\]` must name one or more, once each"),
+        ({"presets": ["papr"]}, r"`presets: \['papr'\]`: there are default and paper"),
+        ({"seeds": [1, -1]}, r"`seeds: \[1, -1\]` must be \(list of 0 <= int"),
+        ({"test_user_ratios": [0.2, 1.5]}, r"`test_user_ratios: .* must be \(list of 0 < float"),
+        ({"config": {1: 2}}, r"`config` must hold `key: value` lines, and holds \{"),
+        ({"model_config": {"EMCDR": 3}}, r"`model_config: EMCDR` must hold `key: value` lines"),
+        (
+            {"model_config": {"EMCDRR": {}}},
+            r"`model_config: EMCDRR`: the plan does not run it\. Did",
+        ),
+        ({"config": {"worker": 1}}, r"`worker` of `config` is set by the benchmark itself"),
+        ({"variants": [3]}, r"must be \(list of dict\)"),
+        ({"variants": [{"name": "", "model": "EMCDR"}]}, r"variant 1: give it a `name`"),
+        ({"variants": [{"name": "x", "model": 3}]}, r"`model: 3` must be the name of a model"),
+        ({"variants": [{"name": "x", "model": {"a": 1}}]}, r"must be the name of a model"),
+        ({"variants": [{"name": "x", "model": "EMCRD"}]}, r"There is no model `EMCRD`"),
+        (
+            {"variants": [{"name": "x", "model": "EMCDR", "seed": [1, "a"]}]},
+            r"variant 1: `seeds: \[1, 'a'\]` must be",
+        ),
+        (
+            {"variants": [{"name": "x", "model": "EMCDR", "eval_task": "foo"}]},
+            r"variant 1: `eval_task: \['foo'\]`: there are rating and ranking",
+        ),
+        (
+            {"variants": [{"name": "x", "model": "EMCDR", "meta_epochs": []}]},
+            r"variant 1: `meta_epochs: \[\]` has no value",
+        ),
+        (
+            {"variants": [{"name": "x", "model": "BiasTransfer", "base_model": "GMF"}]},
+            r"variant 1: BiasTransfer has no `base_model`",
         ),
         (
             {"variants": [{"name": "x", "model": "EMCDR", "historyy": 3}]},

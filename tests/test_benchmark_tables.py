@@ -11,6 +11,7 @@ from benchmark_results import VERSIONS, Folder, K, run_of
 from scipy import stats
 
 from recbole_cdr_mm.benchmark.report.document import Cell, Document, Section, Table
+from recbole_cdr_mm.benchmark.report.measures import Measures
 from recbole_cdr_mm.benchmark.report.write import build_document
 from recbole_cdr_mm.benchmark.results import load_results
 
@@ -24,7 +25,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def document_of(folder: Folder) -> Document:
-    return build_document(load_results(folder.plan()))
+    return build_document(Measures(load_results(folder.plan())))
 
 
 def section_of(document: Document, anchor: str) -> Section:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from model_checks import (
     TINY,
@@ -16,6 +18,8 @@ from model_checks import (
     write_world,
 )
 
+from dataset_tools.feature_store import write_store
+from dataset_tools.synthetic import domain_names
 from recbole_cdr_mm.quick_start import main
 
 BRIDGES = ("EMCDR", "SSCDR", "PTUPCDR", "MetaMMCDR")
@@ -112,6 +116,30 @@ def test_other_ratings_are_other_base_models(tmp_path: Path) -> None:
         assert reused(run_mm(data_path, **values)) == []
 
 
+def test_other_features_are_other_base_models(tmp_path: Path) -> None:
+    values = {"model": "EMCDR", **TINY, "pretrained_path": str(tmp_path / "kept")}
+    values["pretrain_item_features"] = "text"
+    data_path = write_world(tiny_pair(), tmp_path / "data")
+    assert reused(run_mm(data_path, **values)) == []
+    assert reused(run_mm(data_path, **values)) == BOTH
+    for domain in domain_names("tiny"):
+        store = data_path / domain / f"{domain}.text"
+        features = np.load(f"{store}.npy")[:, ::-1].copy()  # as of another encoder of the same size
+        info = json.loads(Path(f"{store}.json").read_text())
+        ids = Path(f"{store}.ids").read_text().splitlines()
+        write_store(data_path / domain, domain, "text", ids, features, info)
+    assert reused(run_mm(data_path, **values)) == []
+
+
+def test_another_version_of_the_code_trains_anew(
+    data_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"model": "EMCDR", **TINY, "pretrained_path": str(tmp_path / "kept")}
+    run_mm(data_path, **values)
+    monkeypatch.setattr("recbole_cdr_mm.trainer.pretrained.code_version", lambda: "another")
+    assert reused(run_mm(data_path, **values)) == []
+
+
 def test_resumed_and_shared(data_path: Path, tmp_path: Path) -> None:
     """A run goes on from its own checkpoint; what it took over is part of that."""
     values = {"model": "EMCDR", **TINY, "pretrained_path": str(tmp_path / "kept")}
@@ -142,4 +170,4 @@ def test_damaged_file(data_path: Path, tmp_path: Path, capsys: pytest.CaptureFix
         file.write_bytes(file.read_bytes()[:100])
     with without_log_file():
         assert main(command_line(data_path, tmp_path, **values)) == 2
-    assert "damaged, or not written by this package" in capsys.readouterr().err
+    assert ".pth: is damaged. Remove it, and run again." in capsys.readouterr().err

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_cdr_mm.benchmark.identity import Identity
 from recbole_cdr_mm.benchmark.results import Run
 from recbole_cdr_mm.config import PROPERTIES, MMConfig, find_model, known_keys
 from recbole_cdr_mm.errors import ConfigError, UserError, did_you_mean
-from recbole_cdr_mm.given import fit, read_config_file
+from recbole_cdr_mm.given import Given, fit, read_config_file
+from recbole_cdr_mm.identity import Identity
 from recbole_cdr_mm.model import find_models
+from recbole_cdr_mm.model.base_models import BASE_MODELS
 from recbole_cdr_mm.recbole_models import known_model
-from recbole_cdr_mm.schema import read_properties
+from recbole_cdr_mm.schema import Key, read_properties
 
 ALL = "all"
 # RecBole's models that are floors of a task: strong, and without a bridge.
@@ -36,11 +37,20 @@ _AXES = {
     "base_model": "base_models",
     "preset": "presets",
 }
+_CHOICES: dict[str, tuple[str, ...]] = {
+    plural: choices
+    for names, choices in (
+        (("eval_task", "eval_tasks"), tuple(FLOORS)),
+        (("base_model", "base_models"), tuple(BASE_MODELS)),
+        (("preset", "presets"), ("default", "paper")),
+    )
+    for plural in names
+}
 # Keys of a run that others set: the plan's own keys, or the benchmark itself.
 _SET_BY = {key: f"`{plural}`" for key, plural in _AXES.items()}
 _SET_BY |= {"model": "`models`", "split_seed": "`seeds`"}
 _SET_BY |= dict.fromkeys(
-    ("result_json", "save_predictions", "checkpoint_dir", "pretrained_path", "resume"),
+    ("result_json", "save_predictions", "checkpoint_dir", "pretrained_path", "resume", "worker"),
     "the benchmark itself",
 )
 
@@ -101,15 +111,58 @@ def _read_values(path: Path) -> dict[str, Any]:
             hint = did_you_mean(name, keys) or " Keys of runs belong under `config`."
             raise ConfigError(f"{value.origin}: unknown key `{name}` of a plan.{hint}")
     values: dict[str, Any] = {**defaults, **{n: fit(keys[n], g) for n, g in given.items()}}
-    for name in ("datasets", "models", "eval_tasks", "test_user_ratios", "seeds", "base_models"):
-        if not values[name] or len(set(map(str, values[name]))) < len(values[name]):
-            raise ConfigError(f"{path}: `{name}: {values[name]}` must name one or more, once each.")
-    for task in values["eval_tasks"]:
-        if task not in FLOORS:
-            raise ConfigError(
-                f"{path}: `eval_tasks: {values['eval_tasks']}`: there are {', '.join(FLOORS)}."
-            )
+    for name in ("models", *_AXES.values()):
+        _check_axis(str(path), name, keys[name], values[name])
+    for name in ("config", "rating", "ranking"):
+        _check_mapping(f"{path}: `{name}`", values[name])
+    for model, of_model in values["model_config"].items():
+        _check_mapping(f"{path}: `model_config: {model}`", of_model)
+    for number, variant in enumerate(values["variants"], start=1):
+        _check_variant(f"{path}, variant {number}", variant, keys)
+    if values["tuned"] and not Path(values["tuned"]).is_dir():
+        raise ConfigError(
+            f"{path}: `tuned: {values['tuned']}` is no folder. Name the one that"
+            " `python -m recbole_cdr_mm.tune --out=DIR` has written, or leave it out."
+        )
     return values
+
+
+def _check_axis(where: str, name: str, key: Key, values: Any) -> None:
+    """Check the values on one axis: their type, and that there are some, once each."""
+    fit(key, Given(values, where))
+    if not values or len(set(map(str, values))) < len(values):
+        raise ConfigError(f"{where}: `{name}: {values}` must name one or more, once each.")
+    allowed = _CHOICES.get(name)
+    for value in values:
+        if allowed and value not in allowed:
+            raise ConfigError(f"{where}: `{name}: {values}`: there are {' and '.join(allowed)}.")
+
+
+def _check_mapping(where: str, keys: Any) -> None:
+    if not isinstance(keys, dict) or not all(isinstance(key, str) for key in keys):
+        raise ConfigError(f"{where} must hold `key: value` lines, and holds {keys}.")
+
+
+def _check_variant(where: str, variant: Any, keys: Mapping[str, Key]) -> None:
+    _check_mapping(where, variant)
+    name, models = variant.get("name"), _listed(variant.get("model", []))
+    if not name or not isinstance(name, str) or not models:
+        raise ConfigError(f"{where}: give it a `name`, and a `model` or a list of models.")
+    for model in models:
+        if not isinstance(model, str):
+            raise ConfigError(f"{where}: `model: {model}` must be the name of a model.")
+        _does(model, "ranking")  # so that an unknown model is told at once
+    for key, value in variant.items():
+        if key in _AXES:
+            _check_axis(where, key, keys[_AXES[key]], _listed(value))
+        elif key in _SET_BY and key != "model":
+            raise ConfigError(f"{where}: `{key}` is set by {_SET_BY[key]}. Leave it out.")
+        elif value == []:
+            raise ConfigError(f"{where}: `{key}: []` has no value. Give some, or leave it out.")
+    for axis, has in (("base_model", _has_base_model), ("preset", _has_presets)):
+        without = [model for model in models if axis in variant and not has(model)]
+        if without:
+            raise ConfigError(f"{where}: {without[0]} has no `{axis}`. Leave one of them out.")
 
 
 def _refuse_set_keys(path: Path, values: Mapping[str, Any]) -> None:
@@ -124,7 +177,15 @@ def _refuse_set_keys(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _refuse_unknown_keys(path: Path, values: Mapping[str, Any]) -> None:
-    """Refuse keys of all runs that none of them has."""
+    """Refuse keys of all runs that none of them has, and those of models that are not run."""
+    run = {model for task in values["eval_tasks"] for model in _models(path, values, task)}
+    run |= {model for variant in values["variants"] for model in _listed(variant["model"])}
+    for model in values["model_config"]:
+        if model not in run:
+            raise ConfigError(
+                f"{path}: `model_config: {model}`: the plan does not run it."
+                f"{did_you_mean(str(model), run) or ' Leave it out.'}"
+            )
     blocks = {"config": values["eval_tasks"], "rating": ["rating"], "ranking": ["ranking"]}
     for name, tasks in blocks.items():
         models = {model for task in tasks for model in _models(path, values, task)}
@@ -150,8 +211,8 @@ def _blocks(path: Path, values: Mapping[str, Any]) -> Iterator[_Block]:
     for task in values["eval_tasks"]:
         for model in _models(path, values, task):
             yield _Block(model, _fitting(model, {**axes, "eval_task": [task]}), None, {})
-    for number, variant in enumerate(values["variants"], start=1):
-        yield from _variant_blocks(f"{path}, variant {number}", variant, axes)
+    for variant in values["variants"]:
+        yield from _variant_blocks(variant, axes)
 
 
 def _models(path: Path, values: Mapping[str, Any], task: str) -> list[str]:
@@ -170,16 +231,11 @@ def _models(path: Path, values: Mapping[str, Any], task: str) -> list[str]:
 
 
 def _variant_blocks(
-    where: str, variant: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]
+    variant: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]
 ) -> Iterator[_Block]:
     keys = dict(variant)
-    name, models = keys.pop("name", None), _listed(keys.pop("model", []))
-    if not isinstance(name, str) or not models:
-        raise ConfigError(f"{where}: give it a `name`, and a `model` or a list of models.")
+    name, models = keys.pop("name"), _listed(keys.pop("model"))
     own_axes = {key: _listed(keys.pop(key)) for key in _AXES if key in keys}
-    for key in keys:
-        if key in _SET_BY:
-            raise ConfigError(f"{where}: `{key}` is set by {_SET_BY[key]}. Leave it out.")
     grid = {key: _listed(value) for key, value in keys.items()}
     for model in models:
         # The base model and the preset of the main runs, and not all of them, unless it says so.
@@ -196,15 +252,22 @@ def _listed(value: Any) -> list[Any]:
 
 def _fitting(model: str, axes: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
     """The axes on which a model can vary; none for what it does not have."""
-    ours = find_models().get(model)
-    has_base = ours is not None and "base_model" in ours.shared_properties
-    has_preset = ours is not None and ours.kind != "floor"
     return {
         **axes,
         "eval_task": [task for task in axes["eval_task"] if _does(model, task)],
-        "base_model": axes["base_model"] if has_base else [None],
-        "preset": axes["preset"] if has_preset else ["default"],
+        "base_model": axes["base_model"] if _has_base_model(model) else [None],
+        "preset": axes["preset"] if _has_presets(model) else ["default"],
     }
+
+
+def _has_base_model(model: str) -> bool:
+    ours = find_models().get(model)
+    return ours is not None and "base_model" in ours.shared_properties
+
+
+def _has_presets(model: str) -> bool:
+    ours = find_models().get(model)
+    return ours is not None and ours.kind != "floor"
 
 
 def _does(model: str, task: str) -> bool:
@@ -238,7 +301,8 @@ def _runs_of(
         kept = {"base_model": base_model, "preset": preset}
         if block.model not in find_models():
             kept = {}
-        tuned, trials = _tuned(values["tuned"], block.model, dataset, task, preset)
+        made_for = dict(dataset=dataset, eval_task=task, preset=preset, base_model=base_model)
+        tuned, trials = _tuned(values["tuned"], block.model, made_for)
         for_all = {**values["config"], **values[task]}.items()
         given = {
             **{key: v for key, v in for_all if key in _known_keys(block.model, task)},
@@ -283,15 +347,15 @@ def _label(block: _Block) -> str:
 
 
 def _tuned(
-    folder: str | None, model: str, dataset: str, task: str, preset: str
+    folder: str | None, model: str, made_for: Mapping[str, Any]
 ) -> tuple[dict[str, Any], int | None]:
-    """The best values that a search found for a model on a data set, and the trials it took."""
+    """The best values of a search that was made for such runs, and the trials it took."""
     file = Path(folder or "") / f"{model}.json"
-    if folder is None or preset != "default" or not file.exists():
+    if folder is None or not file.exists():
         return {}, None
     try:
         search = json.loads(file.read_text(encoding="utf-8"))
-        if (search["dataset"], search["eval_task"]) != (dataset, task):
+        if any(search[key] != value for key, value in made_for.items()):
             return {}, None
         return dict(search["best"]), int(search["trials"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -151,7 +151,9 @@ def read_outcome(out: Path, key: str) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds {content}")
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path}: cannot be read ({error}). Remove it and run the plan again."

@@ -48,6 +48,8 @@ def run_plan(plan: Plan, out: Path, pool: LocalPool) -> list[tuple[Run, Failure]
         asked = {run.key: run for run in reversed(plan.runs)}  # of two that are one, the first
         runs = {key: asked[key] for key in reversed(asked) if not is_done(asked[key], out)}
         done = len(asked) - len(runs)
+        for key in asked.keys() - runs.keys():  # of a process that was killed at its very end
+            shutil.rmtree(_checkpoints(out, key), ignore_errors=True)
         print(
             f"{plan.title}: {len(runs)} runs to do, {done} done;"
             f" {pool.n_workers} processes of {pool.n_threads} threads."
@@ -56,7 +58,7 @@ def run_plan(plan: Plan, out: Path, pool: LocalPool) -> list[tuple[Run, Failure]
         with tqdm(total=len(runs), unit="run", dynamic_ncols=True, disable=not runs) as bar:
             for outcome in pool.run(_tasks(runs, out)):
                 run = runs[outcome.task.arguments["key"]]
-                if outcome.error:
+                if outcome.error and not is_done(run, out):  # it may die after its result is there
                     failed.append((run, outcome.error))
                     _write_failure(run, outcome, out)
                 bar.write(_line(run, outcome))
@@ -92,7 +94,7 @@ def execute(
     from recbole_cdr_mm.quick_start import run_recbole_mm
 
     folder = Path(out)
-    checkpoints = folder / "checkpoints" / key
+    checkpoints = _checkpoints(folder, key)
     config = {
         "state": "INFO",
         "show_progress": False,
@@ -109,6 +111,10 @@ def execute(
     shutil.rmtree(checkpoints, ignore_errors=True)
     test: dict[str, float] = result["test"]
     return test
+
+
+def _checkpoints(out: Path, key: str) -> Path:
+    return out / "checkpoints" / key
 
 
 def _write_failure(run: Run, outcome: Outcome, out: Path) -> None:

@@ -62,9 +62,8 @@ def wilcoxon(differences: Sequence[float]) -> float | None:
     """Two-sided p of Wilcoxon's signed-rank test; None for fewer than two differences."""
     if len(differences) < 2:
         return None
-    if not np.any(differences):
-        return 1.0
-    return float(stats.wilcoxon(differences).pvalue)
+    known = [difference for difference in differences if difference]  # zeros say nothing
+    return float(stats.wilcoxon(known).pvalue) if known else 1.0
 
 
 def smallest_wilcoxon(n: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,8 @@ import torch
 from filelock import FileLock
 
 from recbole_cdr_mm.checkpoint import load_checkpoint, save_checkpoint
-from recbole_cdr_mm.config import property_files
+from recbole_cdr_mm.code_version import code_version
+from recbole_cdr_mm.config import GENERAL_FILES, property_files
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.schema import read_properties
 from recbole_cdr_mm.stage import Pretraining, Stage
@@ -32,9 +33,9 @@ _BASE_MODEL = "base_model.yaml"
 class PretrainedStages:
     """A folder of trained stages, found by all that decides what such a stage becomes.
 
-    That is the initial model, the rows, and every value of the configuration but those of keys that
-    belong to the bridge alone. A key that nobody thought of makes two stages differ: one is trained
-    too often then, never shared wrongly.
+    That is the initial model with its features, the rows, the code, and every value of the
+    configuration but those of keys that belong to the bridge alone. A key that nobody thought of
+    makes two stages differ: one is trained too often then, never shared wrongly.
 
     Args:
         config: The run's configuration; `pretrained_path` names the folder.
@@ -42,8 +43,9 @@ class PretrainedStages:
 
     def __init__(self, config: Any) -> None:
         self._folder = Path(config["pretrained_path"])
-        bridge_files = [f for f in property_files(config.model_class) if f.name != _BASE_MODEL]
-        self._bridge_keys = {key for file in bridge_files for key in read_properties(file)[0]}
+        files = property_files(config.model_class)
+        base = [*GENERAL_FILES, *(file for file in files if file.name == _BASE_MODEL)]
+        self._bridge_keys = _keys_of(files) - _keys_of(base)
         self._values = {k: v for k, v in run_config(config).items() if k not in _DATA_KEYS}
         self._device = config["device"]
 
@@ -75,11 +77,17 @@ class PretrainedStages:
 
         Returns:
             That run's report; None where there is nothing yet.
+
+        Raises:
+            ConfigError: If the file is damaged.
         """
         assert stage.pretraining is not None
         if not path.exists():
             return None
-        stored = load_checkpoint(path, map_location=self._device)
+        try:
+            stored = load_checkpoint(path, map_location=self._device)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: is damaged. Remove it, and run again.") from error
         with torch.no_grad():
             for name, parameter in stage.pretraining.model.named_parameters():
                 parameter.copy_(stored["parameters"][name])
@@ -97,9 +105,16 @@ class PretrainedStages:
         own = {f"{name}_epochs", f"{name}_batch_size"}  # all that `pretraining` reads of them
         kept = {k: v for k, v in self._values.items() if k not in self._bridge_keys or k in own}
         kept |= {**pretraining.values, "device": self._device.type}
-        kept["model"] = type(pretraining.model).__name__
+        kept |= {"model": type(pretraining.model).__name__, "code": code_version()}
         digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
-        for tensor in (*pretraining.model.state_dict().values(), *pretraining.rows):
+        model = pretraining.model
+        # Buffers too that are in no checkpoint: text features are among them.
+        initial = (*model.parameters(), *model.buffers(), *pretraining.rows)
+        for tensor in initial:
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+
+def _keys_of(files: Iterable[Path]) -> set[str]:
+    return {key for file in files for key in read_properties(file)[0]}

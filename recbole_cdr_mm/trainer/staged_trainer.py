@@ -131,8 +131,8 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
         report.seconds += perf_counter() - start
         self.model.stage = stage.name
         file = self._shared_files.get(stage.name)
-        if file is not None and not report.epochs:
-            self._take_over_or_train(stage, file)
+        if file is not None:
+            self._take_over_or_train(stage, file, resumed)
         elif stage.training is None:
             if stage.validate:
                 report.valid_metric = stage.validate()
@@ -152,13 +152,13 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
             self._pretrained = PretrainedStages(self.config)
             self._shared_files = {stage.name: self._pretrained.file(stage) for stage in shared}
 
-    def _take_over_or_train(self, stage: Stage, file: Path) -> None:
+    def _take_over_or_train(self, stage: Stage, file: Path, resumed: dict[str, Any] | None) -> None:
         """Give a stage what another run trained, or train it and keep that for others."""
         assert stage.training is not None
         with self._pretrained.reserved(file):
             report = self._pretrained.load(file, stage)
             if report is None:
-                self._descend(stage, stage.training, self.progress.reports[-1], None)
+                self._descend(stage, stage.training, self.progress.reports[-1], resumed)
                 self._pretrained.save(file, stage, self.progress.reports[-1])
             else:
                 self.progress.reports[-1] = report

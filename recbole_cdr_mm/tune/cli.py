@@ -40,6 +40,7 @@ _NOT_HERE = {  # keys of a single run
     "result_json": "Trials do not measure the test users; leave it out",
     "save_predictions": "Trials do not measure the test users; leave it out",
     "checkpoint_dir": "Trials keep no checkpoints; leave it out",
+    "worker": "Trials run in processes that can have no others; leave it out",
 }
 
 
@@ -127,8 +128,8 @@ def _plan(
     compat.apply()
     # RecBole's modules can be imported only now.
     from recbole_cdr_mm.config import MMConfig
+    from recbole_cdr_mm.identity import Identity
     from recbole_cdr_mm.register import register
-    from recbole_cdr_mm.trainer.resume import run_config
 
     register()
     given = parse_command_line(command_line)
@@ -156,8 +157,10 @@ def _plan(
         bool(config["valid_metric_bigger"]),
         saved=not config.is_ours,
     )
+    resolved = Identity().of(config)
     identity = {
-        **run_config(config),
+        **resolved.values,
+        "data and code": resolved.state,
         "ranges": {key: found.text for key, found in ranges.items()},
         "split_seeds": run.split_seeds,
     }

@@ -36,10 +36,10 @@ def summarise(search: Search, study: optuna.Study) -> dict[str, Any]:
         study: Its trials.
 
     Returns:
-        `model`, `dataset`, `eval_task`, `split_seeds`; the budget: `trials`, `completed`, `pruned`,
-        `failed`, and `seconds`, the sum over the trials; `metric`, `default_value` (None where the
-        values to start from lie outside of the ranges), `best_value`, and `best`, the values by
-        key.
+        `model`, `dataset`, `eval_task`, `preset`, `base_model`, `split_seeds`; the budget:
+        `trials`, `completed`, `pruned`, `failed`, and `seconds`, the sum over the trials; `metric`,
+        `default_value` (None where the values to start from lie outside of the ranges),
+        `best_value`, and `best`, the values by key.
 
     Raises:
         ConfigError: If no trial was completed.
@@ -57,7 +57,7 @@ def summarise(search: Search, study: optuna.Study) -> dict[str, Any]:
     return {
         "model": search.run.model,
         "dataset": search.run.dataset,
-        "eval_task": search.run.eval_task,
+        **{key: search.identity.get(key) for key in ("eval_task", "preset", "base_model")},
         "split_seeds": list(search.run.split_seeds),
         "trials": len(trials),
         **{name: sum(t.state == state for t in trials) for state, name in _STATES.items()},

@@ -29,7 +29,7 @@ from recbole_cdr_mm.benchmark.report.drawing import (
 )
 from recbole_cdr_mm.benchmark.report.groups import Group, group_estimates, groups_of
 from recbole_cdr_mm.benchmark.report.measures import Measures, Scenario, Setting
-from recbole_cdr_mm.benchmark.report.tables import file_name
+from recbole_cdr_mm.benchmark.report.tables import file_name, percent
 from recbole_cdr_mm.evaluation.intervals import Estimate
 from recbole_cdr_mm.evaluation.user_values import has_user_values, is_smaller_better
 
@@ -93,7 +93,7 @@ def ratio_curves(measures: Measures) -> list[Figure]:
     figures = []
     for task, dataset, metric in _grids(measures):
         scenarios = [s for s in measures.first_scenarios if s.eval_task == task]
-        ticks = [_percent(s.test_user_ratio) for s in scenarios]
+        ticks = [percent(s.test_user_ratio) for s in scenarios]
         points: dict[str, dict[str, Point]] = {}
         roles: dict[str, Role] = {}
         for tick, scenario in zip(ticks, scenarios, strict=True):
@@ -137,7 +137,7 @@ def base_models(measures: Measures) -> list[Figure]:
                 if point and setting.run.base_model:
                     of_base.setdefault(setting.run.base_model, {})[setting.run.label] = point
             if len(of_base) > 1:
-                panels[f"{_percent(scenario.test_user_ratio)} test users"] = [
+                panels[f"{percent(scenario.test_user_ratio)} test users"] = [
                     Series(base, points) for base, points in of_base.items()
                 ]
         if panels:
@@ -174,7 +174,7 @@ def learning_curves(measures: Measures) -> list[Figure]:
                     Figure(
                         _name("learning", dataset, task),
                         f"{metric} of the validation users of {dataset} by epoch of the last stage,"
-                        f" with {_percent(scenario.test_user_ratio)} test users"
+                        f" with {percent(scenario.test_user_ratio)} test users"
                         f"{_said_of(scenario)}. A thin line for each seed, their mean bold; dots"
                         " mark the epochs that were chosen. Each axis has a range of its own.",
                         f"Learning curves of {', '.join(panels)}.",
@@ -195,7 +195,7 @@ def modality(measures: Measures) -> list[Figure]:
             here = [s for s in settings if s.run.test_user_ratio == ratio]
             panel = list(_variant_and_main(measures, here, metric, name_of))
             if panel:
-                panels[f"{_percent(ratio)} test users"] = panel
+                panels[f"{percent(ratio)} test users"] = panel
         if panels:
             names = [name_of(setting) for setting in settings]
             rows = [*(r for r in _rows_of(panels) if r not in names), *dict.fromkeys(names)]
@@ -235,7 +235,7 @@ def few_shot(measures: Measures) -> list[Figure]:
                 Figure(
                     _name("few-shot", dataset, task, f"{ratio:g}", metric),
                     f"{metric} on {dataset} by the number of target ratings of each test user that"
-                    f" are revealed, with {_percent(ratio)} test users. {_BARS}",
+                    f" are revealed, with {percent(ratio)} test users. {_BARS}",
                     _lines_in_words(metric, ticks, series),
                     functools.partial(
                         draw_lines, ticks, series, "revealed ratings of each user", _axis(metric)
@@ -266,7 +266,7 @@ def groups(measures: Measures) -> list[Figure]:
                 Figure(
                     _name("groups", dataset, task, f"{ratio:g}"),
                     f"{metric} on {dataset} by group of test users, and by how often items are"
-                    f" rated in training, with {_percent(ratio)} test users{_said_of(scenario)}:"
+                    f" rated in training, with {percent(ratio)} test users{_said_of(scenario)}:"
                     f" {', '.join(chosen)}. Shown are the floor that is best on validation users,"
                     f" {HIGHLIGHTED}, and the best of the other models there. {_BARS}",
                     f"Lines of {metric} by group for {', '.join(chosen)}; the table of the groups"
@@ -424,10 +424,6 @@ def _name(*parts: str) -> str:
 
 def _axis(metric: str) -> str:
     return f"{metric}, {'lower' if is_smaller_better(metric) else 'higher'} is better"
-
-
-def _percent(ratio: float) -> str:
-    return f"{100 * ratio:g}%"
 
 
 def _said_of(scenario: Scenario) -> str:

@@ -82,7 +82,8 @@ def group_section(measures: Measures) -> Section | None:
         " regularised bias in the source domain) and by whether they rate what many rate: each in"
         " three parts of about the same size, cut anew for each seed's test users. Users with the"
         " same value stay together, so that parts can differ in size. Test ratings by how often"
-        " their item is rated in training: not at all, and in three parts of the others."
+        " their item is rated in training (in a ranking: liked): not at all, and in three parts of"
+        " the others."
     )
     return Section("groups", "Error by group of users and items", (paragraph,), tuple(parts))
 

@@ -362,7 +362,7 @@ class Measures:
     def _compare(self, setting: Setting, other: Setting, metric: str) -> Comparison | None:
         one, two = self.user_values(setting, metric), self.user_values(other, metric)
         seeds = [seed for seed in one if seed in two]
-        same = all(_rows_in(setting, seed) == _rows_in(other, seed) for seed in seeds)
+        same = all(_same_rows(one[seed], two[seed]) for seed in seeds)
         if not seeds or not same:
             return None
         return compare(one, two)
@@ -417,8 +417,6 @@ def _valid_metric(result: Mapping[str, Any]) -> str:
     return next((name for name in result["test"] if name.lower() == wanted.lower()), wanted)
 
 
-def _rows_in(setting: Setting, seed: int) -> tuple[Any, ...]:
-    """What tells the tested rows of two runs on one data set and seed apart."""
-    result = setting.done[seed].result
-    assert result is not None
-    return result["data"]["test_users"], result["data"]["test_ratings"], result["rows"]["test"]
+def _same_rows(one: UserValues, two: UserValues) -> bool:
+    """Whether two runs were measured on as many rows of the same users."""
+    return np.array_equal(one.user, two.user) and np.array_equal(one.weight, two.weight)

@@ -11,17 +11,18 @@ from recbole_cdr_mm.benchmark.report.tables import BETTER, WORSE, Column, percen
 from recbole_cdr_mm.benchmark.results import RunResult
 
 _HOW = (
-    "**How to read it.** A number is the mean over seeds. Each seed draws the training, and also"
-    " the test and validation users anew. Validation users choose epochs, and which floor is the"
-    " reference; test users are measured once, after that. An interval is for fresh users and fresh"
-    " seeds: test users are drawn again, the same ones over all seeds, and what seeds add beyond"
-    " their users is estimated from the spread of the seeds. With one seed it knows of the users"
-    " alone. Two models are compared on the same test users and seeds, so intervals that overlap"
-    f" can still go with a difference that is significant. {BETTER} and {WORSE} mark what differs"
-    " from the reference, after Holm's correction over the models of a column. The best mean of a"
-    " column is bold; that alone says nothing about whether it is better than the next. A cell with"
-    " fewer seeds than planned says so, and its mean is one over other test users; it is never the"
-    " best beside a complete one.",
+    "**How to read it.** A number is the mean over seeds. Each seed draws the training, and"
+    " also the test and validation users anew. Validation users choose epochs (the preset"
+    " paper takes the last one), and which floor is the reference; test users are measured"
+    " once, after that. An interval is for fresh users and fresh seeds: test users are drawn"
+    " again, the same ones over all seeds, and what seeds add beyond their users is estimated"
+    " from the spread of the seeds. With one seed it knows of the users alone. Two models are"
+    " compared on the same test users and seeds, so intervals that overlap can still go with a"
+    f" difference that is significant. {BETTER} and {WORSE} mark what differs from the"
+    " reference, after Holm's correction over the models of a column. The best mean of a"
+    " column is bold; that alone says nothing about whether it is better than the next. A cell"
+    " with fewer seeds than planned says so, and its mean is one over other test users; it is"
+    " never the best beside a complete one.",
 )
 
 

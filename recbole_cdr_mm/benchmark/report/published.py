@@ -55,7 +55,7 @@ def _table(
         for place, metric in enumerate(_METRICS)
     ]
     differs = {name: Cell(entry["differs"]) for name, entry in entries.items()}
-    differs |= {row: Cell("chosen on validation users; test read once") for row in ours}
+    differs |= {row: Cell("test users are read once, after training") for row in ours}
     columns.append(Column("", "what differs", differs))
     rows = {name: entry["kind"] for name, entry in entries.items()} | dict.fromkeys(ours, _OURS)
     return table_of(given["name"], given["caption"], "model", columns, rows)

@@ -170,7 +170,8 @@ def best_of(estimates: Mapping[str, Estimate | None], metric: str) -> set[str]:
     """
     known = {row: estimate for row, estimate in estimates.items() if estimate is not None}
     most = max((len(estimate.values) for estimate in known.values()), default=0)
-    means = {row: e.mean for row, e in known.items() if len(e.values) == most}
+    complete = {row: e.mean for row, e in known.items() if len(e.values) == most}
+    means = {row: mean for row, mean in complete.items() if np.isfinite(mean)}
     if len(set(means.values())) < 2:
         return set()
     best = (min if is_smaller_better(metric) else max)(means.values())

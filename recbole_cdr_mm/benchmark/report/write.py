@@ -24,7 +24,7 @@ from recbole_cdr_mm.benchmark.report.tables import (
     main_sections,
 )
 from recbole_cdr_mm.benchmark.report.variants import variant_section, variant_tables
-from recbole_cdr_mm.benchmark.results import Benchmark, load_results
+from recbole_cdr_mm.benchmark.results import load_results
 from recbole_cdr_mm.errors import ConfigError
 
 _COLUMNS = (
@@ -61,7 +61,7 @@ def write_report(out: Path) -> Path:
     if not benchmark.results:
         raise ConfigError(f"{out}: the plan has no runs. Give it models, and run it.")
     measures = Measures(benchmark)
-    document = _document(measures)
+    document = build_document(measures)
     parts = [part for section in document.sections for part in section.parts]
     tables = [part for part in parts if isinstance(part, Table)]
     folder = out / "report"
@@ -73,19 +73,15 @@ def write_report(out: Path) -> Path:
     return folder / "report.html"
 
 
-def build_document(benchmark: Benchmark) -> Document:
+def build_document(measures: Measures) -> Document:
     """Make the report.
 
     Args:
-        benchmark: Some runs, done or not.
+        measures: Of some runs, done or not.
 
     Raises:
         ConfigError: If predictions are missing or damaged.
     """
-    return _document(Measures(benchmark))
-
-
-def _document(measures: Measures) -> Document:
     sections = [
         overview_section(measures),
         data_section(measures),

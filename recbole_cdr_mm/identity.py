@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dataset_tools
-import recbole_cdr_mm
-from recbole_cdr_mm.config import PROPERTIES, MMConfig
+from recbole_cdr_mm.code_version import code_version, hash_file
+from recbole_cdr_mm.config import MMConfig
 from recbole_cdr_mm.errors import DataFormatError
 from recbole_cdr_mm.trainer.resume import run_config
-
-# What only starts runs, or works on their results, changes none.
-_APART = ("benchmark", "parallel", "tune")
-_STATISTICS = ("user_values.py", "intervals.py", "significance.py")
-_LIBRARIES = ("recbole", "torch", "numpy", "scipy", "pandas")
 
 
 @dataclass(frozen=True)
@@ -51,7 +44,7 @@ class Identity:
     """Tells runs apart; each file is read once."""
 
     def __init__(self) -> None:
-        self._hash = functools.cache(_hash_file)
+        self._hash = functools.cache(hash_file)
 
     def of(self, config: MMConfig) -> Resolved:
         """Resolve a configuration.
@@ -61,33 +54,7 @@ class Identity:
         """
         files = {str(file.name): self._hash(file) for file in _data_files(config)}
         state = json.dumps([files, code_version()], sort_keys=True)
-        return Resolved(run_config(config), state)
-
-
-@functools.cache
-def code_version() -> str:
-    """A hash of this package's code and defaults, and of the libraries that compute.
-
-    Changes of the benchmark and of its statistics do not change it, for they change no run.
-    """
-    package = Path(recbole_cdr_mm.__file__).parent
-    files = [
-        *(f for f in package.rglob("*.py") if _computes(f.relative_to(package))),
-        *Path(dataset_tools.__file__).parent.glob("*.py"),
-        *(f for f in PROPERTIES.rglob("*.yaml") if f.name != "benchmark.yaml"),
-    ]
-    releases = [f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES]
-    hashes = sorted(f"{file.name} {_hash_file(file)}" for file in files)
-    return hashlib.sha256("\n".join([*releases, *hashes]).encode()).hexdigest()[:12]
-
-
-def _computes(file: Path) -> bool:
-    return file.parts[0] not in _APART and file.name not in _STATISTICS
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return Resolved(run_config(config), hashlib.sha256(state.encode()).hexdigest()[:12])
 
 
 def _data_files(config: MMConfig) -> list[Path]:

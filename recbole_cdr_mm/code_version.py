@@ -1,0 +1,46 @@
+"""Which code computes: a hash by which outcomes of another version are told apart."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.resources
+from pathlib import Path
+
+import dataset_tools
+import recbole_cdr_mm
+
+# What only starts runs, or works on their results, changes none.
+_APART = ("benchmark", "parallel", "tune")
+_STATISTICS = ("user_values.py", "intervals.py", "significance.py")
+_LIBRARIES = ("recbole", "torch", "numpy", "scipy", "pandas")
+
+
+@functools.cache
+def code_version() -> str:
+    """A hash of this package's code and defaults, and of the libraries that compute.
+
+    Changes of the benchmark, of its statistics and of searches do not change it, for they change no
+    run.
+    """
+    package = Path(recbole_cdr_mm.__file__).parent
+    properties = Path(str(importlib.resources.files("recbole_cdr_mm.properties")))
+    files = [
+        *(file for file in package.rglob("*.py") if _computes(file.relative_to(package))),
+        *Path(dataset_tools.__file__).parent.glob("*.py"),
+        *(file for file in properties.rglob("*.yaml") if file.name != "benchmark.yaml"),
+    ]
+    releases = [f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES]
+    hashes = sorted(f"{file.name} {hash_file(file)}" for file in files)
+    return hashlib.sha256("\n".join([*releases, *hashes]).encode()).hexdigest()[:12]
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _computes(file: Path) -> bool:
+    return file.parts[0] not in _APART and file.name not in _STATISTICS
