@@ -637,7 +637,7 @@ def test_missing_data_is_said_once(
     arguments = command(data, tmp_path / "out", "ItemMean", 2)
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith("ConfigError: ItemMean with the values to start from: DataFormatError")
+    assert error.startswith("DataFormatError: there is no ")
     away.rename(inter)
     assert main(arguments) == 0
     assert summary_of(tmp_path / "out", "ItemMean")["completed"] == 2
