@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import json
 import os
 import shutil
 import socket
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
@@ -93,6 +95,20 @@ def atomic_folder(folder: Path, what: str | None = None) -> Iterator[Path]:
                     "another folder. Nothing was written."
                 ) from error
             raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write an indented JSON file, whole or not at all.
+
+    Args:
+        path: The file to be. Its folder is made where it is missing.
+        content: What JSON can say.
+
+    Raises:
+        ConfigError: If the folder cannot be made or written to, or the disk is full.
+    """
+    with atomic_path(path) as file:
+        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager

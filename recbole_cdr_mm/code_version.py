@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dataset_tools
 import recbole_cdr_mm
+from dataset_tools.manifest import describe_file
 
 # What only starts runs, or works on their results, changes none.
 _APART = ("benchmark", "parallel", "tune")
@@ -32,14 +33,8 @@ def code_version() -> str:
         *(file for file in properties.rglob("*.yaml") if file.name != "benchmark.yaml"),
     ]
     releases = [f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES]
-    hashes = sorted(f"{file.name} {hash_file(file)}" for file in files)
+    hashes = sorted(f"{file.name} {describe_file(file)['sha256']}" for file in files)
     return hashlib.sha256("\n".join([*releases, *hashes]).encode()).hexdigest()[:12]
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _computes(file: Path) -> bool:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_cdr_mm.code_version import code_version, hash_file
+from dataset_tools.manifest import describe_file
+from recbole_cdr_mm.code_version import code_version
 from recbole_cdr_mm.config import MMConfig
 from recbole_cdr_mm.errors import DataFormatError
 from recbole_cdr_mm.trainer.resume import run_config
@@ -44,7 +45,7 @@ class Identity:
     """Tells runs apart; each file is read once."""
 
     def __init__(self) -> None:
-        self._hash = functools.cache(hash_file)
+        self._describe = functools.cache(describe_file)
 
     def of(self, config: MMConfig) -> Resolved:
         """Resolve a configuration.
@@ -52,7 +53,7 @@ class Identity:
         Raises:
             DataFormatError: If a domain's ratings are missing.
         """
-        files = {str(file.name): self._hash(file) for file in _data_files(config)}
+        files = [self._describe(file) for file in _data_files(config)]
         state = json.dumps([files, code_version()], sort_keys=True)
         return Resolved(run_config(config), hashlib.sha256(state.encode()).hexdigest()[:12])
 

@@ -6,11 +6,14 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import recbole_cdr_mm
 from recbole_cdr_mm import compat
 from recbole_cdr_mm.errors import ConfigError, exit_code_of
+
+if TYPE_CHECKING:  # it imports RecBole, which has to be patched before
+    from recbole_cdr_mm.config import MMConfig
 
 
 def run_recbole_mm(
@@ -40,14 +43,9 @@ def run_recbole_mm(
     Raises:
         UserError: For whatever the user can put right; see `errors`.
     """
-    compat.apply()
-    # RecBole's modules can be imported only now.
-    from recbole_cdr_mm.config import MMConfig
-    from recbole_cdr_mm.register import register
+    config = _configure(model, dataset, config_file_list, config_dict, command_line)
     from recbole_cdr_mm.run import run
 
-    register()
-    config = MMConfig(model, dataset, config_file_list, config_dict, command_line)
     return run(config, saved=saved)
 
 
@@ -81,14 +79,9 @@ def validate_recbole_mm(
     Raises:
         UserError: For whatever the user can put right; see `errors`.
     """
-    compat.apply()
-    # RecBole's modules can be imported only now.
-    from recbole_cdr_mm.config import MMConfig
-    from recbole_cdr_mm.register import register
+    config = _configure(model, dataset, config_file_list, config_dict, command_line)
     from recbole_cdr_mm.run import validate
 
-    register()
-    config = MMConfig(model, dataset, config_file_list, config_dict, command_line)
     return validate(config, saved=saved, on_validation=on_validation)
 
 
@@ -133,6 +126,22 @@ def load_data_and_model(
     )
     parts = restore(Path(model_file), config)
     return config, parts.model, parts.pair, parts.train_data, parts.valid_data, parts.test_data
+
+
+def _configure(
+    model: str | None,
+    dataset: str | None,
+    config_file_list: Sequence[str | Path] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    command_line: Sequence[str] = (),
+) -> MMConfig:
+    """Make RecBole ready, and the configuration of a run. Its modules can be imported after it."""
+    compat.apply()
+    from recbole_cdr_mm.config import MMConfig
+    from recbole_cdr_mm.register import register
+
+    register()
+    return MMConfig(model, dataset, config_file_list, config_dict, command_line)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
-import json
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -20,7 +19,7 @@ from recbole.data import create_samplers
 from recbole.data.utils import get_dataloader
 
 import recbole_cdr_mm
-from dataset_tools.safe_output import atomic_path
+from dataset_tools.safe_output import atomic_path, write_json
 from recbole_cdr_mm.checkpoint import load_checkpoint
 from recbole_cdr_mm.config import MMConfig
 from recbole_cdr_mm.data.dataset import PairDataset
@@ -260,8 +259,7 @@ def _write_outputs(config: Any, pair: Any, trainer: Any, result: Mapping[str, An
         with atomic_path(Path(config["save_predictions"])) as path, path.open("wb") as file:
             np.savez_compressed(file, **columns)  # type: ignore[arg-type]  # for `allow_pickle`
     if config["result_json"]:
-        with atomic_path(Path(config["result_json"])) as path:
-            path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_json(Path(config["result_json"]), result)
 
 
 def _short_table(result: Mapping[str, Any]) -> str:

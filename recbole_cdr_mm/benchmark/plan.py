@@ -37,14 +37,10 @@ _AXES = {
     "base_model": "base_models",
     "preset": "presets",
 }
-_CHOICES: dict[str, tuple[str, ...]] = {
-    plural: choices
-    for names, choices in (
-        (("eval_task", "eval_tasks"), tuple(FLOORS)),
-        (("base_model", "base_models"), tuple(BASE_MODELS)),
-        (("preset", "presets"), ("default", "paper")),
-    )
-    for plural in names
+_CHOICES = {
+    "eval_task": tuple(FLOORS),
+    "base_model": tuple(BASE_MODELS),
+    "preset": ("default", "paper"),
 }
 # Keys of a run that others set: the plan's own keys, or the benchmark itself.
 _SET_BY = {key: f"`{plural}`" for key, plural in _AXES.items()}
@@ -111,8 +107,8 @@ def _read_values(path: Path) -> dict[str, Any]:
             hint = did_you_mean(name, keys) or " Keys of runs belong under `config`."
             raise ConfigError(f"{value.origin}: unknown key `{name}` of a plan.{hint}")
     values: dict[str, Any] = {**defaults, **{n: fit(keys[n], g) for n, g in given.items()}}
-    for name in ("models", *_AXES.values()):
-        _check_axis(str(path), name, keys[name], values[name])
+    for axis, name in {"model": "models", **_AXES}.items():
+        _check_axis(str(path), name, keys[name], values[name], _CHOICES.get(axis))
     for name in ("config", "rating", "ranking"):
         _check_mapping(f"{path}: `{name}`", values[name])
     for model, of_model in values["model_config"].items():
@@ -127,12 +123,13 @@ def _read_values(path: Path) -> dict[str, Any]:
     return values
 
 
-def _check_axis(where: str, name: str, key: Key, values: Any) -> None:
+def _check_axis(
+    where: str, name: str, key: Key, values: Any, allowed: tuple[str, ...] | None
+) -> None:
     """Check the values on one axis: their type, and that there are some, once each."""
     fit(key, Given(values, where))
     if not values or len(set(map(str, values))) < len(values):
         raise ConfigError(f"{where}: `{name}: {values}` must name one or more, once each.")
-    allowed = _CHOICES.get(name)
     for value in values:
         if allowed and value not in allowed:
             raise ConfigError(f"{where}: `{name}: {values}`: there are {' and '.join(allowed)}.")
@@ -154,7 +151,7 @@ def _check_variant(where: str, variant: Any, keys: Mapping[str, Key]) -> None:
         _does(model, "ranking")  # so that an unknown model is told at once
     for key, value in variant.items():
         if key in _AXES:
-            _check_axis(where, key, keys[_AXES[key]], _listed(value))
+            _check_axis(where, key, keys[_AXES[key]], _listed(value), _CHOICES.get(key))
         elif key in _SET_BY and key != "model":
             raise ConfigError(f"{where}: `{key}` is set by {_SET_BY[key]}. Leave it out.")
         elif value == []:

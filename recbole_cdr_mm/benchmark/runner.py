@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dataset_tools.safe_output import atomic_path, locked
+from dataset_tools.safe_output import locked, write_json
 from recbole_cdr_mm.benchmark.plan import Plan
 from recbole_cdr_mm.benchmark.results import (
     Run,
@@ -21,7 +20,6 @@ from recbole_cdr_mm.benchmark.results import (
     read_outcome,
     result_file,
 )
-from recbole_cdr_mm.model import find_models
 from recbole_cdr_mm.parallel.local import LocalPool
 from recbole_cdr_mm.parallel.tasks import Failure, Outcome, Task
 
@@ -44,7 +42,7 @@ def run_plan(plan: Plan, out: Path, pool: LocalPool) -> list[tuple[Run, Failure]
         ConfigError: If another process works in this folder, or it cannot be written to.
     """
     with locked(out / "benchmark", "--out"):
-        _write_json(plan_file(out), {"title": plan.title, "runs": [asdict(r) for r in plan.runs]})
+        write_json(plan_file(out), {"title": plan.title, "runs": [asdict(r) for r in plan.runs]})
         asked = {run.key: run for run in reversed(plan.runs)}  # of two that are one, the first
         runs = {key: asked[key] for key in reversed(asked) if not is_done(asked[key], out)}
         done = len(asked) - len(runs)
@@ -57,7 +55,7 @@ def run_plan(plan: Plan, out: Path, pool: LocalPool) -> list[tuple[Run, Failure]
         failed = []
         with tqdm(total=len(runs), unit="run", dynamic_ncols=True, disable=not runs) as bar:
             for outcome in pool.run(_tasks(runs, out)):
-                run = runs[outcome.task.arguments["key"]]
+                run = runs[outcome.task.arguments["run"]["key"]]
                 if outcome.error and not is_done(run, out):  # it may die after its result is there
                     failed.append((run, outcome.error))
                     _write_failure(run, outcome, out)
@@ -73,18 +71,15 @@ def is_done(run: Run, out: Path) -> bool:
 
 def _tasks(runs: dict[str, Run], out: Path) -> Iterator[Task]:
     for key, run in runs.items():
-        arguments = {"key": key, "run": asdict(run), "out": str(out)}
+        arguments = {"run": asdict(run), "out": str(out)}
         yield Task(run.label, execute, arguments, out / "logs" / f"{key}.log")
 
 
-def execute(
-    key: str, run: dict[str, Any], out: str, report: Callable[[Any], Any]
-) -> dict[str, float]:
+def execute(run: dict[str, Any], out: str, report: Callable[[Any], Any]) -> dict[str, float]:
     """Train and measure one run, and write its files, in a worker process.
 
     Args:
-        key: The run's name.
-        run: Its fields.
+        run: The fields of a `Run`.
         out: The benchmark's folder.
         report: Not called.
 
@@ -93,7 +88,7 @@ def execute(
     """
     from recbole_cdr_mm.quick_start import run_recbole_mm
 
-    folder = Path(out)
+    folder, key = Path(out), run["key"]
     checkpoints = _checkpoints(folder, key)
     config = {
         "state": "INFO",
@@ -103,11 +98,11 @@ def execute(
         "checkpoint_dir": str(checkpoints),
         "resume": True,
     }
-    if "base_model" in getattr(find_models().get(run["model"]), "shared_properties", ()):
+    if run["base_model"] is not None:
         config["pretrained_path"] = str(folder / "pretrained")
     predictions_file(folder, key).parent.mkdir(parents=True, exist_ok=True)
     result = run_recbole_mm(run["model"], run["dataset"], config_dict=config)
-    _write_json(result_file(folder, key), {"run": run, "result": result})
+    write_json(result_file(folder, key), {"run": run, "result": result})
     shutil.rmtree(checkpoints, ignore_errors=True)
     test: dict[str, float] = result["test"]
     return test
@@ -120,12 +115,7 @@ def _checkpoints(out: Path, key: str) -> Path:
 def _write_failure(run: Run, outcome: Outcome, out: Path) -> None:
     assert outcome.error is not None
     error = {**asdict(outcome.error), "log": os.path.relpath(outcome.task.log, out)}
-    _write_json(result_file(out, run.key), {"run": asdict(run), "error": error})
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(result_file(out, run.key), {"run": asdict(run), "error": error})
 
 
 def _line(run: Run, outcome: Outcome) -> str:

@@ -212,6 +212,7 @@ def _work(
         return Failure("ConfigError", message), 0.0
     importlib.import_module(PRELOADED[0])
     limit_threads(n_threads)
+    # Of this package's own pool, over Ray, which hands all arguments over as pickles itself.
     task: Task = pickle.loads(pickled)
 
     def report(payload: Any) -> Any:
