@@ -8,6 +8,7 @@ command line.
 from __future__ import annotations
 
 import codecs
+import functools
 import importlib.resources
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -217,7 +218,11 @@ class MMConfig(Config):
                     " Leave it out."
                 )
             if name not in known | set(without_effect):
-                hint = did_you_mean(name, known) or f" {model} has no such key. Leave it out."
+                others = [other for other, keys in _keys_of_ours().items() if name in keys]
+                if others:
+                    hint = f" It is a key of {', '.join(others)}, not of {model}. Leave it out."
+                else:
+                    hint = did_you_mean(name, known) or f" {model} has no such key. Leave it out."
                 raise ConfigError(f"{g.origin}: unknown key `{name}`.{hint}")
         return {
             name: fit(self.keys[name], g) if name in self.keys else g.value
@@ -255,6 +260,11 @@ class MMConfig(Config):
             raise ConfigError(
                 "`loss_type: BPR` orders items and predicts no ratings. Leave it out, or give"
                 " --eval_task=ranking."
+            )
+        if config.get("point_estimate") == "median" and task == "ranking":
+            raise ConfigError(
+                "`point_estimate: median` is of ratings, and orders no items. Leave it out, or give"
+                " --eval_task=rating."
             )
         check_config(self.model_class, config)
         eval_tasks = getattr(self.model_class, "eval_tasks", ("rating", "ranking"))
@@ -350,6 +360,15 @@ def property_files(model_class: type[CrossDomainRecommender]) -> list[Path]:
     """The files that explain a model's keys: those that it shares with others, then its own."""
     shared = [PROPERTIES / "shared" / f"{name}.yaml" for name in model_class.shared_properties]
     return [*shared, PROPERTIES / "model" / f"{model_class.__name__}.yaml"]
+
+
+@functools.cache
+def _keys_of_ours() -> dict[str, set[str]]:
+    """The keys of each of our models, its own and the shared ones."""
+    return {
+        name: {key for file in property_files(model) for key in read_properties(file)[0]}
+        for name, model in find_models().items()
+    }
 
 
 def model_files(model_class: type) -> list[Path]:

@@ -116,8 +116,10 @@ def run(config: MMConfig, *, saved: bool) -> dict[str, Any]:
             trainer.fit(parts.train_data, parts.valid_data or None, saved=saved, **options)
         options["load_best_model"] = saved
         valid = trainer.evaluate(parts.valid_data, **options)  # None without users
+        estimates = {"valid": _estimates(trainer, config)}
         test = trainer.evaluate(parts.test_data, **options) or {}
-        result = _result(config, parts.pair, trainer, valid, test)
+        estimates["test"] = _estimates(trainer, config)
+        result = _result(config, parts.pair, trainer, valid, test, estimates)
         _write_outputs(config, parts.pair, trainer, result)
         logger.info(_short_table(result))
     return result
@@ -218,6 +220,7 @@ def _result(
     trainer: Any,
     valid: Mapping[str, float] | None,
     test: Mapping[str, float],
+    estimates: Mapping[str, Mapping[str, Any] | None],
 ) -> dict[str, Any]:
     return {
         "model": config["model"],
@@ -231,6 +234,7 @@ def _result(
         "rows": pair.rows,
         "valid": _named(valid, config) if valid else None,
         "test": _named(test, config),
+        "estimates": estimates if estimates["test"] else None,
         "stages": [report.as_result() for report in trainer.reports],
         "predictions": config["save_predictions"],
         "versions": {
@@ -241,6 +245,12 @@ def _result(
         },
         "config": run_config(config),
     }
+
+
+def _estimates(trainer: Any, config: Any) -> dict[str, dict[str, float]] | None:
+    """What `trainer.estimates` says of the last evaluation, the metrics by the config's names."""
+    measured = trainer.estimates
+    return measured and {name: _named(values, config) for name, values in measured.items()}
 
 
 def _named(metrics: Mapping[str, float], config: Any) -> dict[str, float]:
@@ -266,6 +276,12 @@ def _short_table(result: Mapping[str, Any]) -> str:
     lines = [f"{result['model']} on {result['dataset']} (split_seed {result['split_seed']})"]
     for part in ("valid", "test"):
         if result[part]:
-            values = "  ".join(f"{name} {value:.4f}" for name, value in result[part].items())
-            lines.append(f"  {part:5}  {values}")
+            lines.append(f"  {part:5}  {_in_a_row(result[part])}")
+    if result["estimates"]:
+        for name, values in result["estimates"]["test"].items():
+            lines.append(f"  test, {name:8}  {_in_a_row(values)}")
     return "\n".join(lines)
+
+
+def _in_a_row(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in values.items())

@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,9 +43,10 @@ from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.folds import draw_folds
 from recbole_cdr_mm.data.pair import Ratings
 from recbole_cdr_mm.errors import ConfigError, StageError
+from recbole_cdr_mm.layers.rating_distribution import RatingDistribution, median
 from recbole_cdr_mm.model import find_models
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
-from recbole_cdr_mm.quick_start import main, run_recbole_mm
+from recbole_cdr_mm.quick_start import load_data_and_model, main, run_recbole_mm
 from recbole_cdr_mm.register import register
 from recbole_cdr_mm.schema import Key, read_properties
 from recbole_cdr_mm.stage import Stage
@@ -329,6 +330,36 @@ def naive_calibration(run: Run) -> tuple[float, float, float, np.ndarray]:
     return a, b, c, fold
 
 
+def naive_distribution(
+    run: Run, fit: Callable[[Ratings], Callable[[int, int], float]]
+) -> RatingDistribution:
+    """The distribution that fits simulated cold users, each scored by a floor fitted without them.
+
+    `fit` gives, for target rows, what scores a cold-start user and an item.
+    """
+    dataset, n_folds = run.dataset, run.config["simulation_folds"]
+    train = dataset.split.train
+    fold = draw_folds(dataset.pair, dataset.split, n_folds, run.config["seed"]).numpy()
+    score, rating = [], []
+    for f in range(n_folds):
+        floor = fit(train.where(fold[train.user] != f))
+        for u, i, r in zip(train.user, train.item, train.rating, strict=True):
+            if fold[u] == f:
+                score.append(floor(u, i))
+                rating.append(r)
+    distribution = RatingDistribution(torch.from_numpy(np.unique(train.rating)))
+    distribution.fit(torch.tensor(score, dtype=torch.float64), torch.tensor(rating))
+    return distribution
+
+
+def assert_same_distribution(one: RatingDistribution, two: RatingDistribution) -> None:
+    """Compare the probabilities given scores of all heights."""
+    score = torch.linspace(1, 5, 9)
+    torch.testing.assert_close(
+        one.probabilities(score), two.probabilities(score), atol=1e-4, rtol=0
+    )
+
+
 # Planted worlds
 
 
@@ -609,6 +640,71 @@ class ModelChecks:
         floor = planted_rmse(base, planted, model="BiasTransfer")
         rmse = planted_rmse(base, planted, **self.config)
         assert rmse < SOLVED * floor
+
+
+class DistributionChecks:
+    """What every model with a rating distribution must pass, beside `ModelChecks`."""
+
+    def test_probabilities(self, trained: Run) -> None:
+        user, item = map(torch.from_numpy, pairs_of_both_kinds(trained))
+        values = trained.model.rating_values
+        assert values.tolist() == sorted(set(trained.dataset.split.train.rating.tolist()))
+        trained.model.eval()
+        with torch.no_grad():
+            found = trained.model.rating_probabilities(user, item)
+            alone = trained.model.rating_probabilities(user[7:8], item[7:8])
+        assert found.shape == (len(user), len(values))
+        assert (found >= 0).all()
+        torch.testing.assert_close(found.sum(1), torch.ones(len(user)))
+        torch.testing.assert_close(alone, found[7:8])
+
+    def test_predicts_the_point_estimate_asked_for(self, data_path: Path) -> None:
+        for name in ("mean", "median"):
+            run = self.build(data_path, point_estimate=name).fit()  # type: ignore[attr-defined]
+            user, item = pairs_of_both_kinds(run)
+            ids = torch.from_numpy(user), torch.from_numpy(item)
+            scores = run.scores(user, item)
+            with torch.no_grad():
+                expected = run.model.rate(*ids)
+                if name == "median":
+                    probabilities = run.model.rating_probabilities(*ids)
+                    expected = median(probabilities, run.model.rating_values)
+            np.testing.assert_array_equal(scores, expected.numpy().astype(np.float64))
+
+    @pytest.mark.parametrize("name", ["mean", "median"])
+    def test_estimates_are_those_of_the_saved_rows(
+        self, data_path: Path, tmp_path: Path, name: str
+    ) -> None:
+        file = tmp_path / "predictions.npz"
+        values = {**self.config, "point_estimate": name}  # type: ignore[attr-defined]
+        result = run_mm(data_path, **values, eval_task="rating", save_predictions=str(file))
+        for part in ("valid", "test"):
+            assert result["estimates"][part][name] == result[part]
+        estimates = result["estimates"]["test"]
+        with np.load(file, allow_pickle=False) as saved:
+            rows = dict(saved)
+        np.testing.assert_array_equal(rows["prediction"], rows[name])
+        rating = rows["rating"]
+        for estimate in ("mean", "median"):
+            error = rows[estimate].astype(np.float64) - rating
+            assert estimates[estimate]["MAE"] == pytest.approx(np.abs(error).mean(), abs=2e-6)
+            rmse = np.sqrt(np.mean(error**2))
+            assert estimates[estimate]["RMSE"] == pytest.approx(rmse, abs=2e-6)
+        inside = (rows["low"] <= rating) & (rating <= rows["high"])
+        assert estimates["interval"] == {
+            "level": 0.8,
+            "probability": pytest.approx(rows["probability"].mean(), abs=1e-6),
+            "coverage": pytest.approx(inside.mean()),
+            "width": pytest.approx((rows["high"] - rows["low"]).mean()),
+        }
+        assert (rows["probability"] >= 0.8 - 1e-5).all()
+
+    def test_comes_back_from_the_checkpoint(self, data_path: Path, trained: Run) -> None:
+        _, model, *_ = load_data_and_model(trained.trainer.saved_model_file)
+        ids = [torch.from_numpy(column) for column in pairs_of_both_kinds(trained)]
+        with torch.no_grad():
+            found, expected = (m.rating_probabilities(*ids) for m in (model, trained.model.eval()))
+        assert torch.equal(found, expected)
 
 
 class FloorChecks:

@@ -107,6 +107,17 @@ class TestVariants:
         values = {"few_shot": 0, "few_shot_start": "random"}
         assert runs[0].variant == {"name": "few_shot", "values": values}
 
+    def test_a_floor_by_its_median(self, tmp_path: Path, data_path: Path) -> None:
+        variant = {"name": "estimate", "model": "BiasTransfer", "point_estimate": "median"}
+        plan = plan_of(
+            tmp_path, data_path, seeds=[1], variants=[{**variant, "eval_task": "rating"}]
+        )
+        (run,) = (run for run in plan.runs if run.variant)
+        assert run.label == "BiasTransfer (point_estimate=median)"
+        assert run.key not in {other.key for other in plan.runs if other is not run}
+        with pytest.raises(ConfigError, match="`point_estimate: median` is of ratings"):
+            plan_of(tmp_path, data_path, seeds=[1], variants=[{**variant, "eval_task": "ranking"}])
+
     def test_only_the_first_preset_and_base_model(self, tmp_path: Path, data_path: Path) -> None:
         variant = {"name": "epochs", "model": "EMCDR", "meta_epochs": 1, "eval_task": "rating"}
         values = {"presets": ["default", "paper"], "base_models": ["GMF", "MF"], "seeds": [1]}

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
-from model_checks import FloorChecks, ModelChecks, naive_biases, pairs_of_both_kinds
+from model_checks import (
+    DistributionChecks,
+    FloorChecks,
+    ModelChecks,
+    Run,
+    assert_same_distribution,
+    naive_biases,
+    naive_distribution,
+    pairs_of_both_kinds,
+)
+
+from recbole_cdr_mm.data.pair import Ratings
 
 
-class TestBiasTransfer(FloorChecks, ModelChecks):
+class TestBiasTransfer(DistributionChecks, FloorChecks, ModelChecks):
     config: ClassVar = {"model": "BiasTransfer"}
     expected_to_fail = ("one_linear_map", "two_groups")
 
@@ -46,3 +58,12 @@ class TestBiasTransfer(FloorChecks, ModelChecks):
         _, target, _ = naive_biases(run.dataset.split.train)
         assert abs(source[overlapped] - target[overlapped]) > 1e-2
         assert run.model.user_part[overlapped].item() == pytest.approx(target[overlapped])
+
+    def test_distribution_is_that_of_simulated_cold_users(self, trained: Run) -> None:
+        _, source, _ = naive_biases(trained.dataset.pair.source)
+
+        def fit(rows: Ratings) -> Callable[[int, int], float]:
+            mean, _, items = naive_biases(rows)
+            return lambda user, item: mean + items.get(item, 0.0) + source[user]
+
+        assert_same_distribution(trained.model.distribution, naive_distribution(trained, fit))

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
 from model_checks import (
+    DistributionChecks,
     FloorChecks,
     ModelChecks,
     Run,
+    assert_same_distribution,
     naive_biases,
     naive_calibration,
+    naive_distribution,
     pairs_of_both_kinds,
 )
 
 from recbole_cdr_mm.data.folds import draw_folds
+from recbole_cdr_mm.data.pair import Ratings
 
 
-class TestCalibratedTransfer(FloorChecks, ModelChecks):
+class TestCalibratedTransfer(DistributionChecks, FloorChecks, ModelChecks):
     config: ClassVar = {"model": "CalibratedTransfer"}
     expected_to_fail = ("one_linear_map", "two_groups")
 
@@ -40,6 +45,16 @@ class TestCalibratedTransfer(FloorChecks, ModelChecks):
             mean + item_bias[i] + user_bias[u] for u, i in zip(rows.user, rows.item, strict=True)
         ]
         np.testing.assert_allclose(trained.scores(rows.user, rows.item), expected, rtol=1e-5)
+
+    def test_distribution_is_that_of_simulated_cold_users(self, trained: Run) -> None:
+        a, b, c, _ = naive_calibration(trained)
+        _, source, _ = naive_biases(trained.dataset.pair.source)
+
+        def fit(rows: Ratings) -> Callable[[int, int], float]:
+            mean, _, items = naive_biases(rows)
+            return lambda user, item: a + b * (mean + items.get(item, 0.0)) + c * source[user]
+
+        assert_same_distribution(trained.model.distribution, naive_distribution(trained, fit))
 
     def test_each_overlapped_training_user_is_cold_once(self, trained: Run) -> None:
         dataset = trained.dataset

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
-from model_checks import FloorChecks, ModelChecks, pairs_of_both_kinds
+from model_checks import (
+    DistributionChecks,
+    FloorChecks,
+    ModelChecks,
+    Run,
+    assert_same_distribution,
+    naive_distribution,
+    pairs_of_both_kinds,
+)
+
+from recbole_cdr_mm.data.pair import Ratings
 
 
-class TestItemMean(FloorChecks, ModelChecks):
+class TestItemMean(DistributionChecks, FloorChecks, ModelChecks):
     config: ClassVar = {"model": "ItemMean"}
     expected_to_fail = ("one_linear_map", "two_groups")
 
@@ -27,3 +38,16 @@ class TestItemMean(FloorChecks, ModelChecks):
             expected.append((sum(own) + n_pseudo * mean) / (len(own) + n_pseudo))
         assert not np.isin(item, train.item).all()
         np.testing.assert_allclose(run.scores(user, item), expected, rtol=1e-6)
+
+    def test_distribution_is_that_of_simulated_cold_users(self, trained: Run) -> None:
+        def fit(rows: Ratings) -> Callable[[int, int], float]:
+            mean = rows.rating.mean(dtype=float)
+
+            def score(user: int, item: int) -> float:
+                own = rows.rating[rows.item == item]
+                return (own.sum(dtype=float) + 3 * mean) / (len(own) + 3)
+
+            return score
+
+        expected = naive_distribution(trained, fit)
+        assert_same_distribution(trained.model.distribution, expected)

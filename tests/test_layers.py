@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataset_tools.biases import Biases
 from recbole_cdr_mm.layers.bridge import MetaNetwork, apply_bridge
 from recbole_cdr_mm.layers.calibration import fit_calibrated_floor
 from recbole_cdr_mm.layers.characteristic_encoder import CharacteristicEncoder, ragged_softmax
@@ -56,32 +55,25 @@ def test_calibrated_floor(rng: np.random.Generator, ratings: tuple[Floats, ...])
     fold = np.array([2, 0, 1, 0, 1, 0, 1, 2])  # users 0 and 7 are in none
     source_bias = rng.standard_normal(8)
 
-    def biases_of(rows: NDArray[np.bool_]) -> tuple[float, Floats]:
+    def base_without(f: int) -> Floats:
+        rows = fold[user] != f
         mean = rating[rows].mean()
-        return mean, np.bincount(item[rows], rating[rows] - mean, 6)
+        return mean + np.bincount(item[rows], rating[rows] - mean, 6)
 
-    def fit_target(rows: Tensor) -> Biases[Tensor]:
-        mean, of_item = biases_of(rows.numpy())
-        return Biases(mean, torch.empty(0), torch.from_numpy(of_item))
-
+    base = np.array([base_without(f) for f in (0, 1, 9)])  # 9 is nobody's fold
     floor = fit_calibrated_floor(
         torch.from_numpy(user),
         torch.from_numpy(item),
         tensor(rating),
         fold=torch.from_numpy(fold),
-        n_folds=2,
+        base=torch.from_numpy(base),
         source_bias=torch.from_numpy(source_bias),
-        fit_target=fit_target,
     )
-    base = []
-    for f in (0, 1, 9):  # without the rows of fold 0, of fold 1, and of nobody
-        mean, of_item = biases_of(fold[user] != f)
-        base.append(mean + of_item)
     rows = [n for n in range(len(user)) if fold[user[n]] < 2]
     design = np.array([[1, base[fold[user[n]]][item[n]], source_bias[user[n]]] for n in rows])
     a, b, c = np.linalg.solve(design.T @ design, design.T @ rating[rows])
     np.testing.assert_allclose(floor.weights, (a, b, c), rtol=1e-9)
-    np.testing.assert_allclose(floor.item, a + b * np.array(base), rtol=1e-9)
+    np.testing.assert_allclose(floor.item, a + b * base, rtol=1e-9)
     np.testing.assert_allclose(floor.user, c * source_bias, rtol=1e-9)
 
 

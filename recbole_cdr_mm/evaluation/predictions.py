@@ -18,8 +18,9 @@ def prediction_columns(dataset: PairDataset, measured: Mapping[str, NDArray]) ->
 
     Args:
         dataset: The pair, loaded with `save_predictions`.
-        measured: What the trainer measured last. Rating: `user`, `item`, `rating` and `prediction`
-            (N,). Ranking: `user` (n,) and `recommended` (n, K), the ids of the first K items.
+        measured: What the trainer measured last. Rating: `user`, `item`, `rating`, `prediction`
+            and, with a distribution, the estimates (N,), which are kept. Ranking: `user` (n,) and
+            `recommended` (n, K), the ids of the first K items.
 
     Returns:
         For each of the N test ratings (ranking: positives) `user`, `item`, `rating`,

@@ -1,29 +1,35 @@
-"""A floor whose weights are fitted on simulated cold-start users, by cross-fitting."""
+"""Floors of cold-start users, and one whose weights are fitted on simulated ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dataset_tools.biases import Biases
-
 
 @dataclass(frozen=True)
-class CalibratedFloor:
-    """a + b (mean + item bias) + c (user's source bias), as an item part and a user part.
+class ColdFloor:
+    """What a floor says of cold-start users: an item's part and a user's part, added up.
 
     Attributes:
-        item: a + b (mean + item bias), float64 (F + 1, I): row f is fitted without the target
-            ratings of fold f's users, the last row on all training ratings.
-        user: c times the source bias, float64 (U,); 0 for users without source ratings.
-        weights: a, b and c.
+        item: Items' parts, float64 (F + 1, I): row f is fitted without the target ratings of fold
+            f's users, the last row on all training ratings.
+        user: Users' parts, float64 (U,).
     """
 
     item: Tensor
     user: Tensor
+
+
+@dataclass(frozen=True)
+class CalibratedFloor(ColdFloor):
+    """a + b (mean + item bias) as items' parts, c (user's source bias) as users' parts.
+
+    Attributes:
+        weights: a, b and c.
+    """
+
     weights: tuple[float, float, float]
 
 
@@ -33,9 +39,8 @@ def fit_calibrated_floor(
     rating: Tensor,
     *,
     fold: Tensor,
-    n_folds: int,
+    base: Tensor,
     source_bias: Tensor,
-    fit_target: Callable[[Tensor], Biases[Tensor]],
 ) -> CalibratedFloor:
     """Fit a, b and c by least squares on users that are cold in the statistics they are rated with.
 
@@ -43,22 +48,14 @@ def fit_calibrated_floor(
         user: Users of the target training rows, int64 (N,).
         item: Their items, int64 (N,).
         rating: Their ratings (N,).
-        fold: Fold of each user, int64 (U,); n_folds for users in none.
-        n_folds: F.
+        fold: Fold of each user, int64 (U,); F for users in none.
+        base: mean + item bias, float64 (F + 1, I), fitted as `ColdFloor` has it.
         source_bias: Biases of all users in the source domain (U,).
-        fit_target: Fits target biases on the rows of a mask, bool (N,).
     """
     fold_of_row = fold[user]  # (N,)
-    everything = torch.ones_like(user, dtype=torch.bool)  # (N,)
-    masks = [*(fold_of_row != f for f in range(n_folds)), everything]
-    base = torch.stack([_item_base(fit_target(mask)) for mask in masks])  # (F + 1, I)
-    rows = fold_of_row < n_folds
+    rows = fold_of_row < len(base) - 1
     seen = base[fold_of_row[rows], item[rows]]  # (M,)
     design = torch.stack([torch.ones_like(seen), seen, source_bias[user[rows]]], dim=1)  # (M, 3)
     solution = torch.linalg.lstsq(design, rating[rows].double().unsqueeze(1)).solution
     a, b, c = solution.squeeze(1).tolist()
     return CalibratedFloor(a + b * base, c * source_bias, (a, b, c))
-
-
-def _item_base(biases: Biases[Tensor]) -> Tensor:
-    return biases.mean + biases.item

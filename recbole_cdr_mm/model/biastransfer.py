@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recbole_cdr_mm.data.dataset import PairDataset
-from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
-from recbole_cdr_mm.model.floors import fit_domain_biases
-from recbole_cdr_mm.stage import Stage
+from recbole_cdr_mm.layers.calibration import ColdFloor
+from recbole_cdr_mm.model.floors import cross_fitted, fit_domain_biases, fit_item_base
+from recbole_cdr_mm.model.rating_floor import RatingFloor
 
 
-class BiasTransfer(CrossDomainRecommender):
+class BiasTransfer(RatingFloor):
     """mean + b_i + b_u, where a cold-start user's b_u comes from the source domain.
 
     Both domains' biases are fitted by alternating shrunken means. What a bridge is worth is what it
@@ -25,7 +24,6 @@ class BiasTransfer(CrossDomainRecommender):
     Deviations: none.
     """
 
-    kind = "floor"
     final_stage = "biases"
     item_part: Tensor
     user_part: Tensor
@@ -35,16 +33,17 @@ class BiasTransfer(CrossDomainRecommender):
         self.register_buffer("item_part", torch.zeros(self.n_items))
         self.register_buffer("user_part", torch.zeros(self.n_users))
 
-    def stages(self, dataset: PairDataset, validate: Callable[[], float] | None) -> list[Stage]:
-        """One stage in closed form."""
-
-        def fit() -> None:
-            target = fit_domain_biases(dataset.split.train, dataset.pair, self.config)
-            source = fit_domain_biases(dataset.pair.source, dataset.pair, self.config)
-            self.item_part.copy_(target.mean + target.item)
-            self.user_part.copy_(torch.where(self.is_warm.cpu(), target.user, source.user))
-
-        return [Stage(self.final_stage, prepare=fit, validate=validate)]
+    def fit(self, dataset: PairDataset, fold: Tensor, n_folds: int) -> ColdFloor:
+        """The biases of both domains."""
+        pair, config = dataset.pair, self.config
+        target = fit_domain_biases(dataset.split.train, pair, config)
+        source = fit_domain_biases(pair.source, pair, config)
+        self.item_part.copy_(target.mean + target.item)
+        self.user_part.copy_(torch.where(self.is_warm.cpu(), target.user, source.user))
+        item = cross_fitted(
+            dataset, fold, n_folds, lambda rows: fit_item_base(rows, pair, config)
+        )  # (F + 1, I)
+        return ColdFloor(item, source.user)
 
     def rate(self, user: Tensor, item: Tensor) -> Tensor:
         """Mean, item bias and user bias, (B,)."""

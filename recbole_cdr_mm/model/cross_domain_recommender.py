@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import GeneralRecommender
@@ -16,12 +17,14 @@ from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.loader import DrawingLoader, RowLoader
 from recbole_cdr_mm.data.negatives import NegativeSampler
 from recbole_cdr_mm.data.pair import DomainName, Ratings
-from recbole_cdr_mm.errors import StageError
+from recbole_cdr_mm.errors import ConfigError, StageError
 from recbole_cdr_mm.layers.losses import bayesian_personalised_ranking, squared_error
+from recbole_cdr_mm.layers.rating_distribution import median
 from recbole_cdr_mm.model.base_models import BASE_MODELS, MF, ItemTable, UserTable
 from recbole_cdr_mm.stage import EpochLoader, Pretraining, Stage, Training
 
 _SCORES_AT_ONCE = 1 << 20
+_MOST_VALUES = 200  # of ratings; where there are more, they are no scale of steps
 
 
 class CrossDomainRecommender(GeneralRecommender):
@@ -79,8 +82,26 @@ class CrossDomainRecommender(GeneralRecommender):
             item: Ids of target items, int64 (B,).
 
         Returns:
-            Scores, float32 (B,): ratings in stars where the model was trained on ratings.
+            Scores, float32 (B,): ratings in stars where the model was trained on ratings, and with
+            a distribution its mean estimate.
         """
+
+    @property
+    def rating_values(self) -> Tensor | None:
+        """The rating values that have probabilities, ascending (V,); None in a model without."""
+        return None
+
+    def rating_probabilities(self, user: Tensor, item: Tensor) -> Tensor:
+        """Say how probable each rating value is, in a model that has `rating_values`.
+
+        Args:
+            user: User ids, int64 (B,).
+            item: Ids of target items, int64 (B,).
+
+        Returns:
+            Probabilities, float32 (B, V), each row with the sum 1.
+        """
+        raise NotImplementedError
 
     def predict(self, interaction: Interaction) -> Tensor:
         """Score pairs of user and target item.
@@ -89,13 +110,18 @@ class CrossDomainRecommender(GeneralRecommender):
             interaction: A batch with `user_id` and `item_id`, int64 (B,).
 
         Returns:
-            Scores, float32 (B,), not clipped.
+            Scores, float32 (B,), not clipped; with `point_estimate: median` the medians of the
+            ratings' distributions.
 
         Raises:
             StageError: If the model is not trained.
         """
         self._require_trained()
-        return self.rate(interaction[self.USER_ID], interaction[self.ITEM_ID])
+        user, item = interaction[self.USER_ID], interaction[self.ITEM_ID]
+        values = self.rating_values
+        if values is not None and self.config["point_estimate"] == "median":
+            return median(self.rating_probabilities(user, item), values)
+        return self.rate(user, item)
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Score all items for users.
@@ -126,6 +152,31 @@ class CrossDomainRecommender(GeneralRecommender):
             )
 
     # What models build themselves and their stages from
+
+    def distinct_ratings(self, dataset: PairDataset) -> Tensor | None:
+        """The values whose probabilities a model with a rating distribution gives.
+
+        Args:
+            dataset: The pair; only its training part is read.
+
+        Returns:
+            The distinct target ratings, float32 (V,), ascending; None with `eval_task: ranking`,
+            and where there are more than 200, for which nothing like stars is meant.
+
+        Raises:
+            ConfigError: If there are more, and `point_estimate: median` needs the distribution.
+        """
+        if self.config["eval_task"] == "ranking":
+            return None
+        values = np.unique(dataset.split.train.rating)  # (V,)
+        if len(values) <= _MOST_VALUES:
+            return torch.from_numpy(values)
+        if self.config["point_estimate"] == "median":
+            raise ConfigError(
+                f"`point_estimate: median` needs ratings on a scale of at most {_MOST_VALUES}"
+                f" values; {self.config['dataset']} has {len(values)} in training. Leave it out."
+            )
+        return None
 
     def base_model(
         self,

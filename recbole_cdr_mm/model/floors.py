@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -35,6 +35,32 @@ def fit_domain_biases(ratings: Ratings, pair: Pair, config: Mapping[str, Any]) -
     return Biases(biases.mean, torch.from_numpy(biases.user), torch.from_numpy(biases.item))
 
 
+def cross_fitted(
+    dataset: PairDataset, fold: Tensor, n_folds: int, fit: Callable[[Ratings], Tensor]
+) -> Tensor:
+    """Fit items' parts of a floor without the target ratings of each fold's users, and on all.
+
+    Args:
+        dataset: The pair; only its training part is read.
+        fold: Fold of each user, int64 (U,); n_folds for users in none.
+        n_folds: Number of folds.
+        fit: Gives items' parts (I,) of a floor fitted on target ratings.
+
+    Returns:
+        Items' parts, (n_folds + 1, I), as `ColdFloor` has them.
+    """
+    train = dataset.split.train
+    fold_of_row = fold.numpy()[train.user]  # (N,)
+    without = [fit(train.where(fold_of_row != f)) for f in range(n_folds)]
+    return torch.stack([*without, fit(train)])
+
+
+def fit_item_base(ratings: Ratings, pair: Pair, config: Mapping[str, Any]) -> Tensor:
+    """Mean and item biases of one domain, float64 (I,); see `fit_domain_biases`."""
+    biases = fit_domain_biases(ratings, pair, config)
+    return biases.mean + biases.item
+
+
 def fit_floor(
     dataset: PairDataset, fold: Tensor, n_folds: int, config: Mapping[str, Any]
 ) -> CalibratedFloor:
@@ -52,7 +78,6 @@ def fit_floor(
         torch.from_numpy(train.item),
         torch.from_numpy(train.rating),
         fold=fold,
-        n_folds=n_folds,
+        base=cross_fitted(dataset, fold, n_folds, lambda rows: fit_item_base(rows, pair, config)),
         source_bias=fit_domain_biases(pair.source, pair, config).user,
-        fit_target=lambda rows: fit_domain_biases(train.where(rows.numpy()), pair, config),
     )

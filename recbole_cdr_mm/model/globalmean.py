@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recbole_cdr_mm.data.dataset import PairDataset
-from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
-from recbole_cdr_mm.stage import Stage
+from recbole_cdr_mm.data.pair import Ratings
+from recbole_cdr_mm.layers.calibration import ColdFloor
+from recbole_cdr_mm.model.floors import cross_fitted
+from recbole_cdr_mm.model.rating_floor import RatingFloor
 
 
-class GlobalMean(CrossDomainRecommender):
+class GlobalMean(RatingFloor):
     """One rating for all: the mean target rating. On Amazon's skewed stars it is a serious number.
 
     Source: none.
@@ -21,7 +22,6 @@ class GlobalMean(CrossDomainRecommender):
     Deviations: none.
     """
 
-    kind = "floor"
     final_stage = "mean"
     mean: Tensor
 
@@ -29,13 +29,16 @@ class GlobalMean(CrossDomainRecommender):
         super().__init__(config, dataset)
         self.register_buffer("mean", torch.tensor(0.0))
 
-    def stages(self, dataset: PairDataset, validate: Callable[[], float] | None) -> list[Stage]:
-        """One stage in closed form."""
+    def fit(self, dataset: PairDataset, fold: Tensor, n_folds: int) -> ColdFloor:
+        """The mean, for every item."""
 
-        def fit() -> None:
-            self.mean.fill_(dataset.split.train.rating.mean(dtype=float))
+        def means(rows: Ratings) -> Tensor:
+            mean = rows.rating.mean(dtype=float)
+            return torch.full((self.n_items,), mean, dtype=torch.float64)
 
-        return [Stage(self.final_stage, prepare=fit, validate=validate)]
+        item = cross_fitted(dataset, fold, n_folds, means)  # (F + 1, I)
+        self.mean.copy_(item[-1, 0])
+        return ColdFloor(item, torch.zeros(self.n_users, dtype=torch.float64))
 
     def rate(self, user: Tensor, item: Tensor) -> Tensor:
         """The mean for every pair, (B,)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,11 +9,13 @@ from torch import Tensor
 
 from dataset_tools.biases import fit_biases
 from recbole_cdr_mm.data.dataset import PairDataset
-from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
-from recbole_cdr_mm.stage import Stage
+from recbole_cdr_mm.data.pair import Ratings
+from recbole_cdr_mm.layers.calibration import ColdFloor
+from recbole_cdr_mm.model.floors import cross_fitted
+from recbole_cdr_mm.model.rating_floor import RatingFloor
 
 
-class ItemMean(CrossDomainRecommender):
+class ItemMean(RatingFloor):
     """An item's mean target rating in training; `item_shrinkage` pseudo-ratings at the global mean.
 
     Source: none.
@@ -22,7 +23,6 @@ class ItemMean(CrossDomainRecommender):
     Deviations: none.
     """
 
-    kind = "floor"
     final_stage = "means"
     item_mean: Tensor
 
@@ -30,24 +30,25 @@ class ItemMean(CrossDomainRecommender):
         super().__init__(config, dataset)
         self.register_buffer("item_mean", torch.zeros(self.n_items))
 
-    def stages(self, dataset: PairDataset, validate: Callable[[], float] | None) -> list[Stage]:
-        """One stage in closed form."""
+    def fit(self, dataset: PairDataset, fold: Tensor, n_folds: int) -> ColdFloor:
+        """The items' shrunken means."""
 
-        def fit() -> None:
-            train = dataset.split.train
+        def means(rows: Ratings) -> Tensor:
             biases = fit_biases(
-                train.user,
-                train.item,
-                train.rating,
+                rows.user,
+                rows.item,
+                rows.rating,
                 n_users=self.n_users,
                 n_items=self.n_items,
                 rounds=1,
                 item_shrinkage=self.config["item_shrinkage"],
                 user_shrinkage=0.0,
             )
-            self.item_mean.copy_(torch.from_numpy(biases.mean + biases.item))
+            return torch.from_numpy(biases.mean + biases.item)
 
-        return [Stage(self.final_stage, prepare=fit, validate=validate)]
+        item = cross_fitted(dataset, fold, n_folds, means)  # (F + 1, I)
+        self.item_mean.copy_(item[-1])
+        return ColdFloor(item, torch.zeros(self.n_users, dtype=torch.float64))
 
     def rate(self, user: Tensor, item: Tensor) -> Tensor:
         """The items' means, (B,)."""

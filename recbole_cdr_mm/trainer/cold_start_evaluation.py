@@ -13,8 +13,10 @@ from torch import Tensor
 
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.evaluation.collector import ColdStartCollector
+from recbole_cdr_mm.evaluation.estimates import measure_estimates
 from recbole_cdr_mm.evaluation.ranking import Candidates, break_ties
 from recbole_cdr_mm.evaluation.rating import RatingScale
+from recbole_cdr_mm.layers.rating_distribution import median, shortest_interval
 from recbole_cdr_mm.trainer.resume import checkpoint_path
 
 
@@ -47,8 +49,9 @@ class ColdStartEvaluation(Trainer):
     """Mixed in before one of RecBole's trainers: measures target items and ratings in stars.
 
     Attributes:
-        predictions: Columns of the last evaluation. Rating: user, item, rating, prediction. With
-            `save_predictions`, ranking: user, recommended.
+        predictions: Columns of the last evaluation. Rating: user, item, rating, prediction, and
+            with a distribution the estimates. With `save_predictions`, ranking: user, recommended.
+        estimates: What the estimates of the last evaluation are worth.
     """
 
     def __init__(self, config: Any, model: Any) -> None:
@@ -59,7 +62,7 @@ class ColdStartEvaluation(Trainer):
         )
         self.saved_model_file = str(checkpoint_path(config))
         self.eval_collector = ColdStartCollector(config)
-        self._batches: list[tuple[Tensor, ...]] = []
+        self._batches: list[dict[str, Tensor]] = []
 
     def evaluate(
         self,
@@ -83,21 +86,31 @@ class ColdStartEvaluation(Trainer):
     def predictions(self) -> dict[str, np.ndarray]:
         """What was evaluated last, by internal ids.
 
-        Rating: rows, (N,) each. Ranking: users (n,), and their first max(topk) items (n, K).
+        Rating: rows, (N,) each; of a model with a distribution `mean`, `median`, the interval's
+        `low` and `high` and its `probability` among them. Ranking: users (n,), and their first
+        max(topk) items (n, K).
         """
-        is_value = self.config["eval_type"] == EvaluatorType.VALUE
-        names = ("user", "item", "rating", "prediction") if is_value else ("user", "recommended")
-        columns = zip(*self._batches, strict=True)
-        return {
-            name: torch.cat(parts).cpu().numpy() for name, parts in zip(names, columns, strict=True)
-        }
+        return {name: column.cpu().numpy() for name, column in self._columns().items()}
+
+    @property
+    def estimates(self) -> dict[str, dict[str, Any]] | None:
+        """What `measure_estimates` says of the last evaluation; None without a distribution."""
+        columns = self._columns()
+        if "median" not in columns:
+            return None
+        return measure_estimates(columns, self.config["interval_level"], self.evaluator)
+
+    def _columns(self) -> dict[str, Tensor]:
+        names = self._batches[0] if self._batches else ()
+        return {name: torch.cat([batch[name] for batch in self._batches]) for name in names}
 
     def _full_sort_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Tensor, Tensor]:
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
         user = interaction[self.config["USER_ID_FIELD"]].to(scores.device)
         scores = break_ties(self._candidates.only(scores, user), self._ties)
         if self.config["save_predictions"]:
-            self._batches.append((user, scores.topk(max(self.config["topk"])).indices))
+            recommended = scores.topk(max(self.config["topk"])).indices
+            self._batches.append({"user": user, "recommended": recommended})
         return interaction, scores, positive_u, positive_i
 
     def _neg_sample_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Any, Any]:
@@ -105,9 +118,24 @@ class ColdStartEvaluation(Trainer):
         if self.config["eval_type"] == EvaluatorType.VALUE:
             scores = self._scale.ratings(scores.flatten())  # KD_DAGFM's have shape (B, 1)
             interaction = self._in_stars(interaction)
-            rows = [interaction[self.config[f]] for f in ("USER_ID_FIELD", "ITEM_ID_FIELD")]
-            self._batches.append((*rows, interaction[self.config["RATING_FIELD"]], scores))
+            fields = ("USER_ID_FIELD", "ITEM_ID_FIELD", "RATING_FIELD")
+            user, item, rating = (interaction[self.config[f]].to(self.device) for f in fields)
+            rows = {"user": user, "item": item, "rating": rating, "prediction": scores}
+            self._batches.append({**rows, **self._estimate(user, item)})
         return interaction, scores, positive_u, positive_i
+
+    def _estimate(self, user: Tensor, item: Tensor) -> dict[str, Tensor]:
+        """Both point estimates and the interval of rows (B,); nothing without a distribution."""
+        values = getattr(self.model, "rating_values", None)  # RecBole's own models say nothing
+        if values is None:
+            return {}
+        probabilities = self.model.rating_probabilities(user, item)  # (B, V)
+        interval = shortest_interval(probabilities, values, self.config["interval_level"])
+        return {
+            "mean": self._scale.ratings(self.model.rate(user, item)),
+            "median": median(probabilities, values),
+            **interval._asdict(),
+        }
 
     def _in_stars(self, interaction: Interaction) -> Interaction:
         """The batch with its rating as the label that RecBole's evaluator compares with."""
