@@ -256,15 +256,22 @@ class MMConfig(Config):
                     f"{given.origin}: `{name}` is for RecBole's own models, not for those of this"
                     f" package: {why}. Leave it out."
                 )
-        if config.get("loss_type") == "BPR" and task == "rating" and self.is_ours:
+        loss_type = config.get("loss_type")
+        if loss_type in ("BPR", "CE") and task == "rating" and self.is_ours:
             raise ConfigError(
-                "`loss_type: BPR` orders items and predicts no ratings. Leave it out, or give"
-                " --eval_task=ranking."
+                f"`loss_type: {loss_type}` orders items and predicts no ratings. Leave it out, or"
+                " give --eval_task=ranking."
             )
         if config.get("point_estimate") == "median" and task == "ranking":
             raise ConfigError(
                 "`point_estimate: median` is of ratings, and orders no items. Leave it out, or give"
                 " --eval_task=rating."
+            )
+        if config["few_shot"] is not None and config["unseen_item_ratio"]:
+            raise ConfigError(
+                f"`few_shot: {config['few_shot']}` reveals ratings of all items, while those of the"
+                f" items that `unseen_item_ratio: {config['unseen_item_ratio']}` draws must stay"
+                " hidden. Leave one of them out."
             )
         check_config(self.model_class, config)
         eval_tasks = getattr(self.model_class, "eval_tasks", ("rating", "ranking"))

@@ -26,11 +26,15 @@ from recbole_cdr_mm.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class View:
-    """Floor of items, of users, and item weights, by id: what a user is scored with."""
+    """Floor of items, of users, and item weights, by id: what a user is scored with.
+
+    Made without the target ratings of a fold, or of none.
+    """
 
     item_floor: dict[int, float]
     user_floor: dict[int, float]
     item_e: dict[int, np.ndarray]
+    without_fold: int | None = None
 
 
 class Reference:
@@ -126,12 +130,16 @@ class Reference:
             rest = [rows.rating[n] - mean - user_bias[rows.user[n]] - item_bias[i] for n in raters]
             gram = u.T @ u + self.config["item_vector_shrinkage"] * np.eye(u.shape[1])
             item_e[i] = np.linalg.solve(gram, u.T @ np.array(rest))
-        return View(floor, {u: c * bias for u, bias in self.source_bias.items()}, item_e)
+        user_floor = {u: c * bias for u, bias in self.source_bias.items()}
+        return View(floor, user_floor, item_e, without_fold)
 
     def cold(self, view: View, user_e: np.ndarray, user: int, item: int) -> float:
         """Floor plus the product of Eq. 7."""
-        floor = view.item_floor[item] + view.user_floor.get(user, 0.0)
-        return floor + user_e @ self.item_weight(view, item)
+        return self.floor(view, user, item) + user_e @ self.item_weight(view, item)
+
+    def floor(self, view: View, user: int, item: int) -> float:
+        """What the product is added to."""
+        return view.item_floor[item] + view.user_floor.get(user, 0.0)
 
     def item_weight(self, view: View, item: int) -> np.ndarray:
         """What a bridged vector is multiplied with."""

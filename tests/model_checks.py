@@ -493,11 +493,16 @@ class ModelChecks:
 
     def test_gradients_reach_exactly_what_a_stage_trains(self, trained: Run) -> None:
         model = trained.model
-        model.train()
-        for stage in model.stages(trained.dataset, None):
+
+        def validate() -> float:
+            return trained.evaluate("valid")[trained.config["valid_metric"].lower()]
+
+        for stage in model.stages(trained.dataset, validate if trained.loaders["valid"] else None):
+            model.train()
             if stage.prepare is not None:
                 before = snapshot(model)
                 stage.prepare()
+                model.train()
                 assert not changed(before, snapshot(model)), "`prepare` must be repeatable"
             if stage.training is None:
                 continue

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dataset_tools.synthetic import SyntheticPair, make_pair, write_pair, write_planted_features
+from recbole_cdr_mm.data.pair import Pair, Ratings, join_domains
 
 INTER_HEADER = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
+COLUMNS = ("user", "item", "rating", "time")
 
 
 def write_small_pair(data_path: Path, name: str = "pair", *, seed: int = 0) -> SyntheticPair:
@@ -67,3 +70,22 @@ def random_domain(
             "time": rng.permutation(len(user)).astype(float),
         }
     )
+
+
+def random_pair(rng: np.random.Generator, n_overlapped: int = 20) -> Pair:
+    """Random ratings of overlapped and other users; some tokens are items of both domains."""
+    shared = [f"o{n}" for n in range(n_overlapped)]
+    source = random_domain(rng, [*shared, "s0", "s1", "s2"], [f"i{n}" for n in range(12)])
+    target = random_domain(rng, [*shared, "t0", "t1"], [f"i{n}" for n in range(6, 20)])
+    return join_domains(source, target)
+
+
+def rows_of(ratings: Ratings, columns: tuple[str, ...] = COLUMNS) -> set[tuple[float, ...]]:
+    """The rows by ids."""
+    return set(zip(*(getattr(ratings, name).tolist() for name in columns), strict=True))
+
+
+def in_tokens(pair: Pair, ratings: Ratings) -> list[tuple[Any, ...]]:
+    """The rows by tokens, sorted."""
+    user, item = pair.user_tokens[ratings.user], pair.item_tokens[ratings.item]
+    return sorted(zip(user, item, ratings.rating.tolist(), ratings.time.tolist(), strict=True))

@@ -197,6 +197,24 @@ class TestCompare:
         one, other = measures.settings
         assert measures.compare(one, other, "RMSE") is None
 
+    @pytest.mark.parametrize("add", ["rating", "ranking"])
+    def test_none_on_other_items_of_the_same_users(self, folder: Folder, add: str) -> None:
+        """As many of them: `unseen_item_ratio` can leave each user with one row."""
+        split = folder.split
+        for label, other in (("One", False), ("Two", False), ("Other", True)):
+            run = run_of(label, 1, eval_task=add)
+            folder.split = lambda run, other=other: {  # type: ignore[method-assign]
+                **(columns := split(run)),
+                "item": np.char.add(columns["item"], "x" if other else ""),
+            }
+            getattr(folder, add)(run, 9.0 if add == "rating" else 30)
+        measures = measures_of(folder)
+        metric = measures.main_metric(add)
+        assert metric is not None
+        one, two, other = (the(measures, label) for label in ("One", "Two", "Other"))
+        assert measures.compare(one, two, metric) is not None
+        assert measures.compare(one, other, metric) is None
+
     def test_none_on_other_rows(self, folder: Folder) -> None:
         folder.rating(run_of("EMCDR", 1), 1.0)
         folder.n_rows -= 1

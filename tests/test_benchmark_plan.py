@@ -61,6 +61,7 @@ def test_the_whole_grid(tmp_path: Path, data_path: Path) -> None:
     kinds = {run.model: run.kind for run in plan.runs if run.eval_task == "ranking"}
     assert kinds == {
         "Popularity": "floor",
+        "RidgeBridge": "floor",
         "ItemKNN": "floor",
         "EASE": "floor",
         "EMCDR": "cross-domain",

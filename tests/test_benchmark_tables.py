@@ -314,6 +314,25 @@ class TestVariants:
         cell = cell_of(table_of(document, "decay-rating-0.2"), "EMCDR (weight_decay=0.1)", "RMSE")
         assert cell.mark == "▼"
 
+    def test_unseen_items_stand_in_a_table_of_their_own(self, folder: Folder) -> None:
+        add_ratings(folder, "EMCDR", 1.0)
+        for values in ({"weight_decay": 0.1}, {"unseen_item_ratio": 0.25}):
+            add_ratings(
+                folder,
+                f"EMCDR ({values})",
+                0.5,
+                model="EMCDR",
+                variant={"name": "new", "values": values},
+                config=values,
+            )
+        document = document_of(folder)
+        rows = [row.name for row in table_of(document, "new-rating-0.2").rows]
+        assert rows == ["EMCDR (main run)", "EMCDR (weight_decay=0.1)"]
+        table = table_of(document, "new-rating-0.2-unseen-0.25")
+        assert [row.name for row in table.rows] == ["EMCDR (unseen_item_ratio=0.25)"]
+        assert "on the 25% of the target items that are unseen" in table.caption
+        assert not any(cell.mark or cell.is_best for row in table.rows for cell in row.cells)
+
     def test_other_rows_are_not_compared(self, folder: Folder) -> None:
         add_ratings(folder, "EMCDR", 1.0)
         folder.n_rows -= 1

@@ -88,7 +88,7 @@ class TestCMF(ModelChecks):
         parts = (run.dataset.pair.source, run.dataset.split.train)
         known = {pair for p in parts for pair in zip(p.user, p.item, strict=True)}
         for batch in stage.training.loader:
-            negative = batch["neg_item_id"]
+            negative = batch["neg_item_id"].squeeze(1)
             assert torch.equal(batch["item_id"] >= first, negative >= first)
             assert not known & set(zip(batch["user_id"].tolist(), negative.tolist(), strict=True))
 

@@ -542,6 +542,9 @@ def test_a_key_without_effect_may_have_its_default() -> None:
     [
         ({"target_dataset": "movie"}, "source and target domain are both `movie`"),
         ({"model": "TargetMF", "loss_type": "BPR"}, "`loss_type: BPR` orders items"),
+        ({"model": "PTUPCDR", "loss_type": "CE"}, "`loss_type: CE` orders items"),
+        ({"model": "CMF", "loss_type": "XE"}, r"must be \(MSE \| BPR \| CE \| null\)"),
+        ({"model": "CMF", "ce_negatives": 0}, r"must be \(int > 0 or null\)"),
         ({"model": "FM", "metrics": ["AUC"]}, "`AUC` is for labels of 0 and 1"),
         ({"LABEL_FIELD": "rating"}, "must be five different names"),
         ({"encoding": "utf-99"}, "`encoding: utf-99` is none that Python has"),
@@ -558,7 +561,9 @@ def test_what_would_mean_nothing_is_refused(given: dict[str, Any], message: str)
 
 
 def test_what_differs_from_it_in_one_thing_is_taken() -> None:
-    assert config(model="TargetMF", loss_type="BPR", eval_task="ranking")["loss_type"] == "BPR"
+    for loss_type in ("MSE", "BPR", "CE"):
+        taken = config(model="TargetMF", loss_type=loss_type, eval_task="ranking")
+        assert taken["loss_type"] == loss_type
     assert (
         config(model="FM", metrics=["MAE"], valid_metric="MAE", shuffle=False)["shuffle"] is False
     )

@@ -128,7 +128,7 @@ class TestRating:
 
 
 class TestRanking:
-    @pytest.mark.parametrize("model", ["MetaMMCDR", "TargetMF"])
+    @pytest.mark.parametrize("model", ["PTUPCDR", "TargetMF"])
     def test_against_numpy(self, data_path: Path, model: str) -> None:
         """Scores without ties, ranked one user at a time."""
         values = {

@@ -56,7 +56,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ranking_paper": {"eval_task": "ranking", "preset": "paper", "base_model": "GMF"},
 }
 OFFSETS = {"few_shot.offset.weight", "few_shot.bias_offset.weight"}
-STARTING = {"few_shot.row", "few_shot.start_e", "few_shot.start_bias"}
+STARTING = {"few_shot.row", "few_shot.start_e", "few_shot.start_bias", "few_shot.keeps_floor"}
 # A point of a metric space and a user who ranks by a product are drawn alike only inside the ball.
 METRIC = {"model": "SSCDR", "sscdr_form": "metric", "eval_task": "ranking", "embedding_std": 1.0}
 
@@ -150,13 +150,20 @@ class FewShotReference:
         (vector, bias), (offset, bias_offset) = self.start(user), self.offset(user)
         if trained:
             vector, bias = vector + offset, bias + bias_offset
-        return self.state["cold_item_floor"][item] + bias + vector @ self.state["cold_item_e"][item]
+        return self.floor(user, item) + bias + vector @ self.state["cold_item_e"][item]
 
-    def row_error(self, user: int, item: int, rating: float, negative: int | None) -> float:
-        """The error of one revealed row."""
-        if negative is None:
-            return (rating - self.score(user, item)) ** 2
-        return np.log1p(np.exp(self.score(user, negative) - self.score(user, item)))
+    def floor(self, user: int, item: int) -> float:
+        """The model's own floor of the user; of nobody, where the start knows no source ratings."""
+        keeps_floor = self.run.config["few_shot_start"] == "transformed"
+        ids = torch.tensor([user if keeps_floor else 0]), torch.tensor([item])
+        return self.run.model.floor(*ids).item()
+
+    def row_error(self, user: int, item: int, rating: float, others: list[int]) -> float:
+        """The error of one revealed row; -log of the item's softmax where there are others."""
+        own = self.score(user, item)
+        if not others:
+            return (rating - own) ** 2
+        return np.log1p(sum(np.exp(self.score(user, other) - own) for other in others))
 
     def row_distance(self, user: int) -> float:
         """The share of one revealed row in its user's squared distance from the start."""
@@ -182,7 +189,8 @@ class FewShotReference:
         weights = self.state["cold_item_e"][items]
         rest = np.ones(len(items))
         if self.is_rated:
-            rest = ratings - self.state["cold_item_floor"][items] - weights @ vector - bias
+            floor = np.array([self.floor(user, item) for item in items])
+            rest = ratings - floor - weights @ vector - bias
         has_bias = self.run.config["use_bias"] and self.is_rated
         design = np.column_stack([weights, np.full(len(items), float(has_bias))])
         gram = design.T @ design + self.shrinkage * np.eye(design.shape[1])
@@ -193,7 +201,7 @@ class FewShotReference:
 def errors_and_distances(reference: FewShotReference, batch: Any) -> tuple[float, float]:
     """Means over a batch's rows."""
     columns = [batch[name].tolist() for name in ("user_id", "item_id", "rating")]
-    negative = [None] * len(columns[0])
+    negative: list[list[int]] = [[]] * len(columns[0])
     if "neg_item_id" in batch:
         negative = batch["neg_item_id"].tolist()
     errors = [reference.row_error(*row) for row in zip(*columns, negative, strict=True)]
@@ -376,6 +384,7 @@ def test_the_stage_has_its_own_epochs_batches_and_learning_rate(
         ({}, 5.0),
         ({"eval_task": "ranking"}, 0.5),
         ({"eval_task": "ranking", "loss_type": "MSE"}, 5.0),
+        ({"eval_task": "ranking", "loss_type": "CE"}, 0.5),
         ({"preset": "paper"}, 0.0),
         ({"eval_task": "ranking", "preset": "paper"}, 0.0),
     ],
@@ -423,9 +432,8 @@ class TestStarts:
         for user, vector in zip(users, vectors, strict=True):
             start_e, start_bias = reference.start(user)
             np.testing.assert_allclose(start_e, vector, rtol=1e-5, atol=1e-6)
-            assert start_bias == reference.state["cold_user_floor"][user]
-        has_floor = setting in ("rating", "rating_paper") and run.config["start_from_floor"]
-        assert reference.state["few_shot.start_bias"].any() == has_floor
+            assert start_bias == 0
+        assert reference.state["few_shot.keeps_floor"]
 
     @pytest.mark.parametrize("setting", ["rating", "ranking_paper"])
     def test_random(self, data_path: Path, setting: str) -> None:

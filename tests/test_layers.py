@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recbole_cdr_mm.layers.all_pairs import log_normalisers, score_all_pairs
 from recbole_cdr_mm.layers.bridge import MetaNetwork, apply_bridge
 from recbole_cdr_mm.layers.calibration import fit_calibrated_floor
 from recbole_cdr_mm.layers.characteristic_encoder import CharacteristicEncoder, ragged_softmax
@@ -16,6 +17,7 @@ from recbole_cdr_mm.layers.item_encoder import FeatureProjection
 from recbole_cdr_mm.layers.losses import (
     bayesian_personalised_ranking,
     margin_ranking,
+    sampled_softmax,
     squared_error,
 )
 from recbole_cdr_mm.layers.mapping import MappingFunction
@@ -193,6 +195,50 @@ def test_losses(rng: np.random.Generator) -> None:
     found = margin_ranking(tensor(first), tensor(second), 0.7)
     np.testing.assert_allclose(found, np.maximum(0, 0.7 - first + second), rtol=1e-5)
     assert 0 < (found == 0).sum() < 9
+
+
+def test_sampled_softmax(rng: np.random.Generator) -> None:
+    positive, negative = rng.standard_normal(9), rng.standard_normal((4, 9))
+    found = sampled_softmax(tensor(positive), tensor(negative))
+    share = np.exp(positive) / (np.exp(positive) + np.exp(negative).sum(0))
+    np.testing.assert_allclose(found, -np.log(share), rtol=1e-5)
+    one = sampled_softmax(tensor(positive), tensor(negative[:1]))
+    pairs = bayesian_personalised_ranking(tensor(positive), tensor(negative[0]))
+    torch.testing.assert_close(one, pairs)
+    far = sampled_softmax(torch.tensor([-500.0]), torch.tensor([[500.0], [500.0]]))
+    assert far.item() == pytest.approx(1000 + np.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize("at_once", [1, 13, 1000])  # one user, two, and all of them
+def test_log_normalisers(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("recbole_cdr_mm.layers.all_pairs._SCORES_AT_ONCE", at_once)
+    user_e, item_e = rng.standard_normal((5, K)), rng.standard_normal((6, K))
+    given = [tensor(array).requires_grad_() for array in (user_e, item_e)]
+    most = 0
+
+    def scores(users: slice) -> Tensor:
+        nonlocal most
+        found = given[0][users] @ given[1].T
+        most = max(most, found.numel())
+        return found
+
+    found = log_normalisers(scores, 5, 6)
+    assert most <= max(at_once, 6)
+    share = np.exp(user_e @ item_e.T)
+    np.testing.assert_allclose(numpy(found), np.log(share.sum(1)), rtol=1e-5)
+    weight = rng.standard_normal(5)
+    (found * tensor(weight)).sum().backward()
+    share *= (weight / share.sum(1))[:, None]
+    np.testing.assert_allclose(given[0].grad, share @ item_e, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(given[1].grad, share.T @ user_e, rtol=1e-4, atol=1e-5)
+
+
+def test_score_all_pairs() -> None:
+    user, item = torch.tensor([3, 1]), torch.tensor([5, 2, 7])
+    found = score_all_pairs(lambda u, i: 10 * u + i, user, item)
+    assert found.tolist() == [[35, 32, 37], [15, 12, 17]]
 
 
 def test_initial_weights_come_from_the_generator_alone() -> None:

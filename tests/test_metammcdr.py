@@ -13,11 +13,14 @@ import torch
 from bridge_checks import BridgeChecks, PersonalisedReference, View
 from model_checks import (
     TINY,
+    DistributionChecks,
     Run,
     build_run,
     changed,
     naive_calibration,
+    pairs_of_both_kinds,
     planted_images,
+    run_mm,
     snapshot,
     tiny_pair,
     write_world,
@@ -28,9 +31,12 @@ from dataset_tools.encode.image import DIM
 from dataset_tools.feature_store import matrix_hash, read_store, write_store
 from dataset_tools.synthetic import write_pair
 from recbole_cdr_mm.data.dataset import PairDataset
+from recbole_cdr_mm.data.folds import SimulatedUsers, draw_folds
 from recbole_cdr_mm.data.history import Histories
 from recbole_cdr_mm.data.pair import Ratings
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
+from recbole_cdr_mm.layers.rating_distribution import mean
+from recbole_cdr_mm.model.statistics_start import StatisticsStart
 
 NO_FLOOR = {"start_from_floor": False, "simulate_cold_users": False}
 
@@ -71,6 +77,14 @@ class MetaReference(PersonalisedReference):
             vector = vector + self.image(item)
         return vector
 
+    def floor(self, view: View, user: int, item: int) -> float:
+        """The model's own, which has tests of its own in test_statistics_start.py."""
+        floor = self.run.model.floor
+        if not isinstance(floor, StatisticsStart):
+            return super().floor(view, user, item)
+        score = floor if view.without_fold is None else floor.of_simulated
+        return score(torch.tensor([user]), torch.tensor([item])).item()
+
     def item_weight(self, view: View, item: int) -> np.ndarray:
         """Eq. 7's bold v: the target model's vector, the text, or both."""
         reads = self.config["target_item_features"]
@@ -82,7 +96,7 @@ class MetaReference(PersonalisedReference):
         return weight
 
 
-class TestMetaMMCDR(BridgeChecks):
+class TestMetaMMCDR(BridgeChecks, DistributionChecks):
     config: ClassVar = {"model": "MetaMMCDR", **TINY, "select_epoch": "last"}
     solves = ("one_linear_map", "two_groups")
     reference = MetaReference
@@ -235,7 +249,7 @@ class TestArithmetic:
         margins = [
             reference.cold(view, reference.transformed(u), u, i)
             - reference.cold(view, reference.transformed(u), u, j)
-            for u, i, j in zip(*columns, strict=True)
+            for u, i, (j,) in zip(*columns, strict=True)
         ]
         expected = np.mean(np.log1p(np.exp(-np.array(margins))))
         assert stage.training.loss(batch).item() == pytest.approx(expected, rel=1e-4)
@@ -252,6 +266,13 @@ def with_other_ratings_of(run: Run, user: int) -> PairDataset:
     return dataset
 
 
+def simulated_users(run: Run, *, is_met: bool = True) -> SimulatedUsers:
+    """The folds that a run has drawn."""
+    dataset, n_folds = run.dataset, run.config["simulation_folds"]
+    fold = draw_folds(dataset.pair, dataset.split, n_folds, run.config["seed"])
+    return SimulatedUsers(fold, n_folds, is_met)
+
+
 class TestSimulatedColdUsers:
     """With the target model held fixed, nobody meets their own ratings in training."""
 
@@ -261,38 +282,65 @@ class TestSimulatedColdUsers:
         return int(train.user[(train.user <= trained.dataset.pair.n_overlapped)][0])
 
     def test_own_ratings_are_not_in_what_a_user_meets(self, trained: Run, user: int) -> None:
-        before = trained.model.cold_view(trained.dataset)
-        after = trained.model.cold_view(with_other_ratings_of(trained, user))
-        own = int(before.fold[user])
+        before = trained.model.cold_view(trained.dataset, simulated_users(trained))
+        after = trained.model.cold_view(
+            with_other_ratings_of(trained, user), simulated_users(trained)
+        )
+        own = int(before.met[user])
         assert own < 5
-        assert torch.equal(before.fold, after.fold)
+        assert torch.equal(before.met, after.met)
         assert torch.equal(before.item_e[own], after.item_e[own])
-        # Of the floor only the weights a and b, fitted on all users, see the change.
-        floors = [view.item_floor[own].double() for view in (before, after)]
-        flat = [(f - f.min()) / (f.max() - f.min()) for f in floors]
-        torch.testing.assert_close(flat[0], flat[1], rtol=1e-5, atol=1e-5)
         for other in {*range(6)} - {own}:
             assert not torch.equal(before.item_e[other], after.item_e[other])
 
     def test_without_simulation_they_are(self, data_path: Path, trained: Run, user: int) -> None:
         run = build(data_path, simulate_cold_users=False).fit()
-        before = run.model.cold_view(run.dataset)
-        after = run.model.cold_view(with_other_ratings_of(run, user))
-        met = int(before.fold[user])
+        before = run.model.cold_view(run.dataset, simulated_users(run, is_met=False))
+        after = run.model.cold_view(
+            with_other_ratings_of(run, user), simulated_users(run, is_met=False)
+        )
+        met = int(before.met[user])
         assert met == 0 == len(before.item_e) - 1
         assert not torch.equal(before.item_e[met], after.item_e[met])
 
     def test_cold_users_meet_all_of_training(self, trained: Run) -> None:
-        view = trained.model.cold_view(trained.dataset)
+        view = trained.model.cold_view(trained.dataset, simulated_users(trained))
         assert torch.equal(view.item_e[-1], trained.model.cold_item_e)
-        assert torch.equal(view.item_floor[-1], trained.model.cold_item_floor)
         split = trained.dataset.split
-        assert (view.fold[split.test_users] == 5).all()
-        assert (view.fold[split.valid_users] == 5).all()
+        assert (view.met[split.test_users] == 5).all()
+        assert (view.met[split.valid_users] == 5).all()
 
     def test_more_folds_than_users(self, data_path: Path) -> None:
         with pytest.raises(ConfigError, match="simulation_folds 500 needs as many overlapped"):
             build(data_path, simulation_folds=500).fit()
+
+
+class TestDistribution:
+    """The floor's, tilted to the score."""
+
+    @pytest.mark.parametrize(
+        "values", [{}, {"few_shot": 2, "few_shot_pool": 3, "few_shot_start": "target"}]
+    )
+    def test_its_mean_is_the_score(self, data_path: Path, values: dict[str, Any]) -> None:
+        run = build(data_path, **values).fit()
+        user, item = (torch.from_numpy(column) for column in pairs_of_both_kinds(run))
+        run.model.eval()
+        with torch.no_grad():
+            score = run.model.rate(user, item)
+            found = mean(run.model.rating_probabilities(user, item), run.model.rating_values)
+            floor = run.model.floor(user, item)
+        torch.testing.assert_close(found, score.clamp(2.015, 4.985), atol=1e-3, rtol=0)
+        assert (score - floor).abs().max() > 0.01
+        assert run.model.is_warm[user].any()
+
+    def test_there_is_none_without_the_floor(self, data_path: Path) -> None:
+        for values in ({"preset": "paper"}, NO_FLOOR):
+            assert build(data_path, **values).model.rating_values is None
+            text = "`point_estimate: median` needs a distribution, which only the floor has"
+            with pytest.raises(ConfigError, match=text):
+                build(data_path, **values, point_estimate="median")
+        result = run_mm(data_path, **{**TestMetaMMCDR.config, "preset": "paper", "epochs": 1})
+        assert result["estimates"] is None
 
 
 class TestHistories:

@@ -10,7 +10,17 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
-from small_pairs import edit_line, frame, random_domain, write_lines, write_small_pair
+from small_pairs import (
+    COLUMNS,
+    edit_line,
+    frame,
+    in_tokens,
+    random_domain,
+    random_pair,
+    rows_of,
+    write_lines,
+    write_small_pair,
+)
 
 from dataset_tools.atomic import read_inter
 from recbole_cdr_mm.config import MMConfig
@@ -23,27 +33,9 @@ from recbole_cdr_mm.data.pair import Pair, Ratings, join_domains
 from recbole_cdr_mm.data.split import ColdStartSplit, FewShot, split_cold_start
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
-COLUMNS = ("user", "item", "rating", "time")
-
 
 def load(tmp_path: Path, **config_dict: Any) -> PairDataset:
     return PairDataset(MMConfig("GlobalMean", "pair", config_dict=config_dict))
-
-
-def random_pair(rng: np.random.Generator, n_overlapped: int = 20) -> Pair:
-    shared = [f"o{n}" for n in range(n_overlapped)]
-    source = random_domain(rng, [*shared, "s0", "s1", "s2"], [f"i{n}" for n in range(12)])
-    target = random_domain(rng, [*shared, "t0", "t1"], [f"i{n}" for n in range(6, 20)])
-    return join_domains(source, target)
-
-
-def rows_of(ratings: Ratings, columns: tuple[str, ...] = COLUMNS) -> set[tuple[float, ...]]:
-    return set(zip(*(getattr(ratings, name).tolist() for name in columns), strict=True))
-
-
-def in_tokens(pair: Pair, ratings: Ratings) -> list[tuple[Any, ...]]:
-    user, item = pair.user_tokens[ratings.user], pair.item_tokens[ratings.item]
-    return sorted(zip(user, item, ratings.rating.tolist(), ratings.time.tolist(), strict=True))
 
 
 # One id space

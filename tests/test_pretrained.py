@@ -101,6 +101,16 @@ def test_what_must_be_equal(
     assert result["test"] == run_mm(data_path, **values)["test"]
 
 
+def test_losses_are_kept_apart(data_path: Path, tmp_path: Path) -> None:
+    shared = {"model": "EMCDR", **TINY, "eval_task": "ranking", "pretrained_path": str(tmp_path)}
+    softmax = {"loss_type": "CE"}
+    losses = ({}, softmax, {**softmax, "ce_negatives": 5}, {**softmax, "ce_negatives": None})
+    for loss in losses:
+        assert reused(run_mm(data_path, **shared, **loss)) == []
+    for loss in losses:
+        assert reused(run_mm(data_path, **shared, **loss)) == BOTH
+
+
 def test_margin_of_the_metric_form_counts(data_path: Path, tmp_path: Path) -> None:
     values = {"model": "SSCDR", **TINY, "sscdr_form": "metric", "eval_task": "ranking"}
     shared = {**values, "pretrained_path": str(tmp_path)}

@@ -124,11 +124,11 @@ class TestSSCDR(BridgeChecks):
     def test_ranking_by_a_dot_product_takes_bpr(self, data_path: Path) -> None:
         run = self.build(data_path, eval_task="ranking").fit()
         batch = next(iter(run.model.stages(run.dataset, None)[0].training.loader))
-        scores = [
-            run.model.source(batch["user_id"], batch[name]) for name in ("item_id", "neg_item_id")
-        ]
+        items = batch["item_id"], batch["neg_item_id"].squeeze(1)
+        scores = [run.model.source(batch["user_id"], item) for item in items]
         margins = (scores[0] - scores[1]).detach().numpy()
-        losses = run.model.losses_of_scores(run.model.source, batch).detach().numpy()
+        base = run.model.source
+        losses = run.model.losses_of_scores(base, base.log_normalisers, batch).detach().numpy()
         np.testing.assert_allclose(losses, np.log1p(np.exp(-margins)), rtol=1e-4)
 
     @pytest.mark.parametrize(
@@ -137,6 +137,7 @@ class TestSSCDR(BridgeChecks):
             ({"sscdr_form": "metric"}, "predicts no ratings. Give --eval_task=ranking"),
             ({**METRIC, "base_model": "GMF"}, "`base_model: GMF` is for `sscdr_form: simplified`"),
             ({**METRIC, "loss_type": "BPR"}, "`loss_type: BPR` is for `sscdr_form: simplified`"),
+            ({**METRIC, "loss_type": "CE"}, "`loss_type: CE` is for `sscdr_form: simplified`"),
             ({"margin": 0}, "`margin: 0` must be"),
             ({"unsupervised_weight": -1}, "`unsupervised_weight: -1` must be"),
             ({"neighbour_hops": -1}, "`neighbour_hops: -1` must be"),
@@ -174,9 +175,8 @@ class TestSSCDRMetric(ModelChecks):
         stage = run.model.stages(run.dataset, None)[0]
         batch = next(iter(stage.training.loader))
         losses = []
-        for u, i, j in zip(
-            *(batch[name].tolist() for name in ("user_id", "item_id", "neg_item_id")), strict=True
-        ):
+        columns = [batch[name].tolist() for name in ("user_id", "item_id", "neg_item_id")]
+        for u, i, (j,) in zip(*columns, strict=True):
             user, near, far = (
                 reference.place(vector)
                 for vector in (

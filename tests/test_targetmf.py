@@ -78,8 +78,8 @@ class TestTargetMF(ModelChecks):
         known = set(zip(train.user.tolist(), train.item.tolist(), strict=True))
         first = run.dataset.pair.items("target").start
         for batch in stage.training.loader:
-            pairs = zip(batch["user_id"].tolist(), batch["neg_item_id"].tolist(), strict=True)
-            drawn = list(pairs)
+            negative = batch["neg_item_id"].squeeze(1).tolist()
+            drawn = list(zip(batch["user_id"].tolist(), negative, strict=True))
             assert not known & set(drawn)
             assert min(item for _, item in drawn) >= first
 

@@ -26,7 +26,7 @@ RECBOLE_FLOORS = {"rating": (), "ranking": ("ItemKNN", "EASE")}
 # The floors that are compared with, whatever models a plan names.
 FLOORS = {
     "rating": ("ItemMean", "BiasTransfer", "CalibratedTransfer"),
-    "ranking": ("Popularity", *RECBOLE_FLOORS["ranking"]),
+    "ranking": ("Popularity", "RidgeBridge", *RECBOLE_FLOORS["ranking"]),
 }
 # Keys on which a plan varies all models, with the plan's own keys of the same meaning.
 _AXES = {

@@ -20,6 +20,7 @@ from dataset_tools.atomic import read_inter, read_items, read_link
 from dataset_tools.feature_store import item_texts
 from recbole_cdr_mm.data.features import DomainFeatures, FeatureKind, ItemFeatures, load_features
 from recbole_cdr_mm.data.history import Histories, build_histories
+from recbole_cdr_mm.data.links import keep_links
 from recbole_cdr_mm.data.pair import DomainName, Pair, Ratings, join_domains
 from recbole_cdr_mm.data.profiles import UserProfiles, user_profiles
 from recbole_cdr_mm.data.split import ColdStartSplit, FewShot, split_cold_start
@@ -70,7 +71,10 @@ class PairDataset(Dataset):
             few_shot=None
             if config["few_shot"] is None
             else FewShot(config["few_shot"], config["few_shot_pool"]),
+            unseen_item_ratio=config["unseen_item_ratio"],
         )
+        if config["overlap_ratio"] < 1:
+            pair, split = keep_links(pair, split, config["overlap_ratio"], config["split_seed"])
         self.description = self._describe(pair, split)
         if config["save_predictions"]:
             self.profiles = user_profiles(pair)
@@ -108,6 +112,11 @@ class PairDataset(Dataset):
         if positive_only:
             rows = rows.at_least(self.config["positive_threshold"])
         return build_histories(rows, self.pair.n_users, last=last)
+
+    @property
+    def text_domains(self) -> list[DomainName]:
+        """The domains of which any item has a title or text."""
+        return [domain for domain, tokens in self._texts.items() if tokens]
 
     def features(self, kind: FeatureKind, domains: Sequence[DomainName]) -> ItemFeatures:
         """The text or image features of domains' items.
@@ -286,6 +295,7 @@ class PairDataset(Dataset):
         for field in floats:
             self.set_field_property(field, FeatureType.FLOAT, FeatureSource.INTERACTION, 1)
             self.field2bucketnum[field] = 2
+        # A token of two users, whose link is cut, names the target's.
         self.field2token_id[self.uid_field] = {t: i for i, t in enumerate(self.pair.user_tokens)}
         # A token of both domains names the target's item here, for that is what is recommended.
         self.field2token_id[self.iid_field] = {t: i for i, t in enumerate(self.pair.item_tokens)}
@@ -329,6 +339,7 @@ class PairDataset(Dataset):
             "valid_ratings": len(split.valid),
             "revealed_ratings": len(split.revealed),
             "test_users_left_out": len(np.setdiff1d(split.test_users, split.test.user)),
+            "unseen_items": len(split.unseen_items),
             "unseen_test_items": split.unseen_test_items,
             "items_with_text": {
                 domain: len(texts & set(pair.item_tokens[pair.items(domain)]))
@@ -385,6 +396,17 @@ class PairDataset(Dataset):
             f" training); validation users: {data['valid_users']:,}"
             f" ({data['valid_ratings']:,} ratings)",
         ]
+        if self.config["overlap_ratio"] < 1:
+            lines.append(
+                f"  overlap_ratio {self.config['overlap_ratio']}: the links of all other overlapped"
+                " training users are cut; each is a user of either domain"
+            )
+        if data["unseen_items"]:
+            lines.append(
+                f"  unseen items: {data['unseen_items']:,}, without a rating in training; they"
+                f" alone are measured. {data['test_users_left_out']:,} test users have rated none"
+                " of them and are left out"
+            )
         if self.config["few_shot"] is not None:
             lines.append(
                 f"  few-shot: {data['revealed_ratings']:,} ratings revealed"

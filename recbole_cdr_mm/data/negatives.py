@@ -32,15 +32,15 @@ class NegativeSampler:
         self._unknown_before = (user * (self._n + 1) + item - place).to(device)
 
     def draw(self, user: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw one item for each of the users, int64 (B,) to (B,).
+        """Draw one item for each of the users, who may be there repeatedly, int64 of any shape.
 
         A user who has rated all items of the domain gets any of them.
         """
-        start = torch.searchsorted(self._user, user)  # (B,)
-        unknown = self._n - (torch.searchsorted(self._user, user, right=True) - start)  # (B,)
-        choices = torch.where(unknown > 0, unknown, self._n)  # (B,)
-        share = torch.rand(len(user), generator=generator, dtype=torch.float64).to(user.device)
-        drawn = torch.minimum((share * choices).long(), choices - 1)  # place among the unknown (B,)
-        key = user * (self._n + 1) + drawn  # (B,)
-        skipped = torch.searchsorted(self._unknown_before, key, right=True) - start  # (B,)
+        start = torch.searchsorted(self._user, user)
+        unknown = self._n - (torch.searchsorted(self._user, user, right=True) - start)
+        choices = torch.where(unknown > 0, unknown, self._n)
+        share = torch.rand(user.shape, generator=generator, dtype=torch.float64).to(user.device)
+        drawn = torch.minimum((share * choices).long(), choices - 1)  # place among the unknown
+        key = user * (self._n + 1) + drawn
+        skipped = torch.searchsorted(self._unknown_before, key, right=True) - start
         return self._first + torch.where(unknown > 0, drawn + skipped, drawn)

@@ -43,6 +43,10 @@ class Ratings:
         """The rows rated `threshold` or more."""
         return self.where(self.rating >= threshold)
 
+    def in_order(self, order: NDArray[np.int64]) -> Ratings:
+        """The rows at the places that `order` of shape (N,) names."""
+        return Ratings(self.user[order], self.item[order], self.rating[order], self.time[order])
+
 
 @dataclass(frozen=True, eq=False)
 class Pair:
@@ -51,7 +55,8 @@ class Pair:
     Attributes:
         source: All ratings of the source domain.
         target: All ratings of the target domain.
-        user_tokens: Tokens by user id, (U,); row 0 is padding.
+        user_tokens: Tokens by user id as they stand in the files, (U,); row 0 is padding. A token
+            stands for two users where `keep_links` has cut the link of a person.
         item_tokens: Tokens by item id as they stand in the files, (I,); row 0 is padding. A token
             may stand in both domains, for two items.
         n_overlapped: Overlapped users; their ids are 1 .. n_overlapped.
@@ -154,10 +159,4 @@ def _to_ids(frame: pd.DataFrame, users: pd.Index, items: pd.Index, first_item: i
     )
     # Without timestamps 'last' means file order; item and rating break ties of equal timestamps, so
     # that shuffled lines of a file with timestamps give the same rows.
-    order = np.lexsort((ratings.rating, ratings.item, ratings.time, ratings.user))
-    return Ratings(
-        user=ratings.user[order],
-        item=ratings.item[order],
-        rating=ratings.rating[order],
-        time=ratings.time[order],
-    )
+    return ratings.in_order(np.lexsort((ratings.rating, ratings.item, ratings.time, ratings.user)))

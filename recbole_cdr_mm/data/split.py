@@ -18,9 +18,14 @@ class ColdStartSplit:
     Attributes:
         test_users: Ids of the test users, sorted.
         valid_users: Ids of the validation users, sorted.
-        train: Target ratings of all other users.
-        valid: Target ratings of the validation users; few-shot: those behind their pool.
-        test: Target ratings of the test users; likewise.
+        unseen_items: Ids of the target items whose ratings are all left out of training, sorted;
+            none without `unseen_item_ratio`.
+        candidates: Ids of the items that are measured, and ranked in a ranking, sorted: the unseen
+            items where there are any, else all target items.
+        train: Target ratings of all other users, but for those of unseen items.
+        valid: Target ratings of candidates by the validation users; few-shot: those behind their
+            pool.
+        test: Target ratings of candidates by the test users; likewise.
         aside: First target ratings of test and validation users that few-shot sets aside, neither
             trained on before the initialisation stage nor measured; none without few-shot.
         revealed: Those of them that the initialisation stage may read.
@@ -28,6 +33,8 @@ class ColdStartSplit:
 
     test_users: NDArray[np.int64]
     valid_users: NDArray[np.int64]
+    unseen_items: NDArray[np.int64]
+    candidates: NDArray[np.int64]
     train: Ratings
     valid: Ratings
     test: Ratings
@@ -76,20 +83,28 @@ def split_cold_start(
     valid_user_ratio: float,
     split_seed: int,
     few_shot: FewShot | None = None,
+    unseen_item_ratio: float = 0.0,
 ) -> ColdStartSplit:
     """Choose test users, then validation users among the remaining overlapped users.
+
+    With `unseen_item_ratio` the items that are measured are as new as the users: nobody's ratings
+    of them are in training, and validation and test hold no others.
 
     Args:
         pair: The pair to split; nothing of it is changed.
         test_user_ratio: Share of the overlapped users, in (0, 1).
         valid_user_ratio: Share of the overlapped users that are not test users, in [0, 1).
-        split_seed: Draws the users. The draw depends on nothing else of a run.
+        split_seed: Draws the users and, in streams of their own, whatever else is drawn. The draw
+            depends on nothing else of a run.
         few_shot: Sets the first target ratings of each test and validation user aside, by time, or
-            in an order drawn by split_seed where the target domain has no timestamps.
+            in an order drawn by split_seed where the target domain has no timestamps. Not together
+            with unseen items.
+        unseen_item_ratio: Share of the target items that are unseen, in [0, 1). Those of one ratio
+            are among those of any higher one.
 
     Raises:
-        ConfigError: If a ratio leaves nobody to test, to validate on or to train on, or no test or
-            validation user has more ratings than few_shot sets aside.
+        ConfigError: If a ratio leaves nobody or nothing to test, to validate on or to train on, or
+            no test or validation user has more ratings than few_shot sets aside.
     """
     users = np.random.default_rng(split_seed).permutation(pair.overlapped_users)
     n_test = round(test_user_ratio * len(users))
@@ -124,15 +139,59 @@ def split_cold_start(
                 )
     is_measured = np.isin(pair.target.user, pair.target.user[behind_pool])
     aside = (is_test | is_valid) & is_measured & ~behind_pool
-    return ColdStartSplit(
+    items = pair.items("target")
+    target_items = np.arange(items.start, items.stop)
+    unseen_items = _draw_unseen_items(target_items, unseen_item_ratio, split_seed)
+    candidates = unseen_items if len(unseen_items) else target_items
+    is_unseen = np.isin(pair.target.item, unseen_items)
+    is_tested = behind_pool & np.isin(pair.target.item, candidates)
+    split = ColdStartSplit(
         test_users,
         valid_users,
-        train=pair.target.where(~is_test & ~is_valid),
-        valid=pair.target.where(is_valid & behind_pool),
-        test=pair.target.where(is_test & behind_pool),
+        unseen_items,
+        candidates,
+        train=pair.target.where(~is_test & ~is_valid & ~is_unseen),
+        valid=pair.target.where(is_valid & is_tested),
+        test=pair.target.where(is_test & is_tested),
         aside=pair.target.where(aside),
         revealed=pair.target.where(aside & (place < few_shot.revealed)),
     )
+    _check_unseen_items(split, unseen_item_ratio)
+    return split
+
+
+def _draw_unseen_items(
+    items: NDArray[np.int64], ratio: float, split_seed: int
+) -> NDArray[np.int64]:
+    """Ids of the unseen ones among the target items, sorted, (n,)."""
+    n_unseen = round(ratio * len(items))
+    if ratio and not 0 < n_unseen < len(items):
+        what = "to train on" if n_unseen else "unseen"
+        raise ConfigError(
+            f"unseen_item_ratio {ratio} leaves no item {what} of {len(items)} target items. Change"
+            " it, or take a pair with more target items."
+        )
+    return np.sort(np.random.default_rng([split_seed, 2]).permutation(items)[:n_unseen])
+
+
+def _check_unseen_items(split: ColdStartSplit, ratio: float) -> None:
+    n_unseen = len(split.unseen_items)
+    if not n_unseen:
+        return
+    if not len(split.train):
+        raise ConfigError(
+            f"unseen_item_ratio {ratio} leaves no rating to train on: all training users' target"
+            f" ratings are of the {n_unseen} unseen items. Lower it."
+        )
+    measured = {"test": (split.test_users, split.test)}
+    measured["validation"] = (split.valid_users, split.valid)
+    for kind, (users, ratings) in measured.items():
+        if len(users) and not len(ratings):
+            raise ConfigError(
+                f"unseen_item_ratio {ratio} leaves no rating to measure: none of {len(users)}"
+                f" {kind} users has rated one of the {n_unseen} unseen items. Raise it, take more"
+                f" {kind} users, or another split_seed."
+            )
 
 
 def _place_of_rows(pair: Pair, split_seed: int) -> NDArray[np.int64]:

@@ -12,12 +12,13 @@ from recbole_cdr_mm.errors import ConfigError
 
 
 class ColdStartCollector(Collector):
-    """RecBole's collector, for metrics of what is recommended: target items.
+    """RecBole's collector, for metrics of what is recommended: the split's candidates.
 
     ItemCoverage, GiniIndex, AveragePopularity and TailPercentage ask for the number of items or for
     how often each is in training. Here these are the target items, those without a training rating
-    among them, and no source items. RecBole 1.2.1 itself ends such metrics with an AttributeError,
-    since it moves all that it collected to the CPU, numbers too.
+    among them, and no source items; with `unseen_item_ratio` the unseen items alone. RecBole 1.2.1
+    itself ends such metrics with an AttributeError, since it moves all that it collected to the
+    CPU, numbers too.
     """
 
     def __init__(self, config: Any) -> None:
@@ -25,27 +26,28 @@ class ColdStartCollector(Collector):
         self._of_training: dict[str, Any] = {}
 
     def data_collect(self, train_data: Any) -> None:
-        """Note number and popularity of the target items.
+        """Note number and popularity of the candidates.
 
         Args:
             train_data: RecBole's loader of the training part.
 
         Raises:
-            ConfigError: If there are fewer target items than `topk` recommends.
+            ConfigError: If there are fewer candidates than `topk` recommends.
         """
         pair, split = train_data._dataset.pair, train_data._dataset.split
-        items = pair.items("target")
-        n_items = items.stop - items.start
-        if self.config["eval_task"] == "ranking" and max(self.topk) > n_items:
+        items = split.candidates
+        if self.config["eval_task"] == "ranking" and max(self.topk) > len(items):
+            kind = "unseen" if len(split.unseen_items) else "target"
             raise ConfigError(
-                f"`topk: {self.topk}` recommends more than the {n_items} target items. Give less."
+                f"`topk: {self.topk}` recommends more than the {len(items)} {kind} items. Give less"
+                + (", or raise unseen_item_ratio." if kind == "unseen" else ".")
             )
-        counts = np.bincount(split.train.item, minlength=items.stop)[items]
+        counts = np.bincount(split.train.item, minlength=pair.n_items)[items]
         users = np.bincount(split.train.user)
         self._of_training = {
-            "data.num_items": n_items,
+            "data.num_items": len(items),
             "data.num_users": int(np.count_nonzero(users)),
-            "data.count_items": dict(zip(range(items.start, items.stop), counts, strict=True)),
+            "data.count_items": dict(zip(items.tolist(), counts, strict=True)),
             "data.count_users": {user: users[user] for user in np.flatnonzero(users)},
         }
 

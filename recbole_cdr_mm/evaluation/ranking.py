@@ -13,7 +13,10 @@ _ABSOLUTE = 1e-46  # below the smallest positive float32, 1.4e-45: parts zeros a
 
 
 class Candidates:
-    """The items that are ranked for a user: target items, but not those that few-shot sets aside.
+    """The items that are ranked for a user.
+
+    They are the split's candidates: the target items or, where there are any, the unseen ones among
+    them; but not those that few-shot sets aside.
 
     Args:
         pair: The pair.
@@ -22,7 +25,9 @@ class Candidates:
     """
 
     def __init__(self, pair: Pair, split: ColdStartSplit, device: torch.device) -> None:
-        self._first = pair.items("target").start
+        is_other = torch.ones(pair.n_items, dtype=torch.bool)
+        is_other[torch.from_numpy(split.candidates)] = False
+        self._is_other = is_other.to(device)  # (I,)
         self._n_users = pair.n_users
         self._aside_user = torch.from_numpy(split.aside.user).to(device)
         self._aside_item = torch.from_numpy(split.aside.item).to(device)
@@ -37,7 +42,7 @@ class Candidates:
         Returns:
             The scores, -inf for what is no candidate, (B, I).
         """
-        scores[:, : self._first] = -torch.inf
+        scores.masked_fill_(self._is_other, -torch.inf)
         row_of = torch.full((self._n_users,), -1, device=scores.device)
         row_of[user] = torch.arange(len(user), device=scores.device)
         row = row_of[self._aside_user]

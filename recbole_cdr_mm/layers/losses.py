@@ -20,6 +20,19 @@ def bayesian_personalised_ranking(positive: Tensor, negative: Tensor) -> Tensor:
     return -F.logsigmoid(positive - negative)
 
 
+def sampled_softmax(positive: Tensor, negative: Tensor) -> Tensor:
+    """Cross-entropy of the positive item among itself and negatives, (B,) and (n, B) to (B,).
+
+    -log(exp(positive) / (exp(positive) + sum_n exp(negative_n))): with one negative this is BPR.
+
+    Source: Wu et al. "On the Effectiveness of Sampled Softmax Loss for Item Recommendation." TOIS
+    2024.
+
+    Deviations: scores are used as they are, without a temperature.
+    """
+    return torch.cat([positive.unsqueeze(0), negative]).logsumexp(0) - positive
+
+
 def margin_ranking(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
     """Hinge loss: max(0, margin - positive + negative), (B,) and (B,) to (B,).
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from recbole_cdr_mm.data.features import ItemFeatures
 from recbole_cdr_mm.data.pair import DomainName, Pair
+from recbole_cdr_mm.layers.all_pairs import log_normalisers
 from recbole_cdr_mm.layers.initialise import normal_embedding, seeded_linear
 from recbole_cdr_mm.layers.item_encoder import FeatureProjection
 
@@ -95,6 +96,12 @@ class ItemTable(nn.Module):
             self.text = FeatureProjection(features, known, size, generator)
         self.bias = _biases(n_rows, config)
 
+    @property
+    def ids(self) -> Tensor:
+        """Ids of all items of the domain, int64 (n,)."""
+        rows = torch.arange(1, self.bias.num_embeddings, device=self.bias.weight.device)
+        return rows + self.offset
+
     def row(self, item: Tensor) -> Tensor:
         """Rows of the tables."""
         return item - self.offset
@@ -157,11 +164,27 @@ class MF(nn.Module):
         Returns:
             Scores (B,).
         """
-        return user_bias + self.intercept(item) + (user_e * self.weight(item)).sum(1)
+        product = (self.place(user_e) * self.weight(item)).sum(1)
+        return self.offset(user_e, user_bias) + self.intercept(item) + product
+
+    def log_normalisers(self, user: Tensor) -> Tensor:
+        """Logs of sum_i exp(score(u, i)) over all items of the domain, int64 (b,) to (b,)."""
+        user_e, item = self.users(user), self.items.ids  # (b, k), (n,)
+        placed_e, weight, intercept = self.place(user_e), self.weight(item), self.intercept(item)
+
+        def scores(users: slice) -> Tensor:
+            return torch.addmm(intercept, placed_e[users], weight.T)
+
+        of_items = log_normalisers(scores, len(user), len(item))  # (b,)
+        return self.offset(user_e, self.users.biases(user)) + of_items
 
     def place(self, vector: Tensor) -> Tensor:
         """Where a vector is moved before it is scored with: nowhere, (B, k) to (B, k)."""
         return vector
+
+    def offset(self, user_e: Tensor, user_bias: Tensor) -> Tensor:
+        """The part of a score that is the same for all items, (B, k) and (B,) to (B,)."""
+        return user_bias
 
     def intercept(self, item: Tensor) -> Tensor:
         """The part of a score that is the same for all users, (B,) to (B,)."""
@@ -229,14 +252,13 @@ class MetricSpace(MF):
         for table in (users, items):
             table.bias.weight.requires_grad_(False)
 
-    def score(self, user_e: Tensor, user_bias: Tensor, item: Tensor) -> Tensor:
-        """Minus the squared distances, (B, k), (B,) and (B,) to (B,)."""
-        user_e = self.place(user_e)  # (B, k)
-        return super().score(user_e, user_bias - user_e.square().sum(1), item)
-
     def place(self, vector: Tensor) -> Tensor:
         """Shorten vectors that are longer than 1 to length 1, (B, k) to (B, k)."""
         return vector / torch.linalg.vector_norm(vector, dim=1, keepdim=True).clamp(min=1)
+
+    def offset(self, user_e: Tensor, user_bias: Tensor) -> Tensor:
+        """Minus the squared length of the user's vector, (B, k) and (B,) to (B,)."""
+        return user_bias - self.place(user_e).square().sum(1)
 
     def intercept(self, item: Tensor) -> Tensor:
         """Minus the squared length of the item's vector, (B,) to (B,)."""

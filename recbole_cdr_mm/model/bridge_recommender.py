@@ -13,11 +13,14 @@ from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
 from recbole_cdr_mm.data.dataset import PairDataset
-from recbole_cdr_mm.errors import ConfigError, DataFormatError
+from recbole_cdr_mm.data.folds import SimulatedUsers, draw_folds
+from recbole_cdr_mm.errors import ConfigError
+from recbole_cdr_mm.layers.all_pairs import log_normalisers, score_all_pairs
 from recbole_cdr_mm.model.base_models import MF
-from recbole_cdr_mm.model.cold_view import ColdView, calibrated_view, plain_view
+from recbole_cdr_mm.model.cold_view import ColdView, cross_fitted_view, plain_view
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
 from recbole_cdr_mm.model.few_shot import FewShotUsers, fit_users
+from recbole_cdr_mm.model.starting_floor import CalibratedStart, PlainStart, StartingFloor
 from recbole_cdr_mm.stage import Stage, Training
 
 _USERS_AT_ONCE = 4096
@@ -63,14 +66,19 @@ class BridgeRecommender(CrossDomainRecommender):
             users = np.union1d(dataset.split.test_users, dataset.split.valid_users)
             self.few_shot = FewShotUsers(users, self.n_users, size, use_bias=config["use_bias"])
         # what cold-start users meet; filled when the bridge's stage starts
-        self.register_buffer("cold_item_floor", torch.zeros(self.n_items))
+        self.floor = self.build_floor(dataset)
         self.register_buffer("cold_item_e", torch.zeros(self.n_items, size))
-        self.register_buffer("cold_user_floor", torch.zeros(self.n_users))
         self._bridged: Tensor | None = None
 
     def build_base_models(self, dataset: PairDataset) -> tuple[MF, MF]:
         """The base models of source and target domain."""
         return self.base_model(dataset, "source"), self.base_model(dataset, "target")
+
+    def build_floor(self, dataset: PairDataset) -> StartingFloor:
+        """What the bridge's score is added to."""
+        if self.starts_from_floor:
+            return CalibratedStart(self.n_users, self.n_items, self.config)
+        return PlainStart(self.n_users, self.n_items)
 
     # Stages
 
@@ -79,15 +87,19 @@ class BridgeRecommender(CrossDomainRecommender):
         pair, train = dataset.pair, dataset.split.train
         if self.config["select_epoch"] == "last":
             validate = None
+        target = self.pretraining("target", self.target, train, pair.items("target"))
+        pretraining = [target]
+        if self.trains_bridge:
+            source = self.pretraining("source", self.source, pair.source, pair.items("source"))
+            pretraining = [source, target]
         stages = [
-            self.pretraining("source", self.source, pair.source, pair.items("source")),
-            self.pretraining("target", self.target, train, pair.items("target")),
+            *pretraining,
             Stage(
                 self.final_stage,
                 prepare=lambda: self._enter_bridge_stage(dataset),
-                training=self.bridge_training(dataset),
+                training=self.bridge_training(dataset) if self.trains_bridge else None,
                 validate=validate,
-                requires=("source", "target"),
+                requires=tuple(stage.name for stage in pretraining),
             ),
         ]
         if self.few_shot is not None:
@@ -120,21 +132,6 @@ class BridgeRecommender(CrossDomainRecommender):
             max_epochs=self.setting("map", "epochs"),
         )
 
-    def overlapped_training_users(self, dataset: PairDataset) -> np.ndarray:
-        """Ids of the users on whom a bridge is trained, int64 (n,).
-
-        Raises:
-            DataFormatError: If there is none.
-        """
-        users = np.intersect1d(dataset.pair.overlapped_users, dataset.split.train.user)
-        if not len(users):
-            raise DataFormatError(
-                "No overlapped training user has a target rating of positive_threshold"
-                f" {self.config['positive_threshold']} or more, so there is nothing to train the"
-                " bridge on. Lower it, or the ratios of test and validation users."
-            )
-        return users
-
     @property
     @abstractmethod
     def bridge_parameters(self) -> tuple[nn.Parameter, ...]:
@@ -143,16 +140,20 @@ class BridgeRecommender(CrossDomainRecommender):
     # Losses of the bridge
 
     def task_oriented_loss(self, batch: Interaction) -> Tensor:
-        """Eq. 7, a scalar: squared error (or BPR) of the scores over the bridge."""
-        users, place = torch.unique(batch[self.USER_ID], return_inverse=True)
+        """Eq. 7, a scalar: squared error (or BPR, or CE) of the scores over the bridge."""
+        users = torch.unique(batch[self.USER_ID])  # (b,)
         user_e = self.transform(users)  # (b, k), once a user
 
         def score(user: Tensor, item: Tensor) -> Tensor:
-            own_e = user_e[place.repeat(len(user) // len(place))]  # (B, k); twice with negatives
-            return self._score_in_training(user, own_e, item)
+            return self._score_in_training(user, user_e[torch.searchsorted(users, user)], item)
+
+        def normalise(user: Tensor) -> Tensor:
+            (item_e,) = self._view.item_e  # in a ranking all users meet the same
+            own_e = user_e[torch.searchsorted(users, user)]  # (b, k)
+            return self._log_normalisers(user, own_e, item_e, self.floor.of_simulated)
 
         penalty = self.config["bridge_reg_weight"] * user_e.square().sum(1).mean()
-        return self.losses_of_scores(score, batch).mean() + penalty
+        return self.losses_of_scores(score, normalise, batch).mean() + penalty
 
     def mapping_oriented_loss(self, batch: Interaction) -> Tensor:
         """Eq. 6, a scalar: mean squared distance of transformed and target vectors."""
@@ -179,10 +180,11 @@ class BridgeRecommender(CrossDomainRecommender):
         warm = self.is_warm[user]  # (B,)
         known = self.target(torch.where(warm, user, 0), item)  # (B,)
         user_e = self._bridged_e(torch.where(warm, 0, user))  # (B, k)
-        user_floor = self.cold_user_floor[user]  # (B,)
+        floor = self.floor(user, item)  # (B,)
         if self.few_shot is not None:
-            user_e, user_floor = self.few_shot(user, user_e, user_floor)
-        return torch.where(warm, known, self._score_cold(user_e, user_floor, item))
+            user_e, bias = self.few_shot(user, user_e)
+            floor = self.floor(self.few_shot.floor_user(user), item) + bias
+        return torch.where(warm, known, floor + self._product(user_e, item))
 
     def train(self, mode: bool = True) -> BridgeRecommender:
         """Switch between training and evaluation; vectors are transformed once per evaluation."""
@@ -205,20 +207,45 @@ class BridgeRecommender(CrossDomainRecommender):
         self._is_bridged[missing] = True
         return self._bridged[user]
 
-    def _score_cold(self, user_e: Tensor, user_floor: Tensor, item: Tensor) -> Tensor:
-        """Floor plus dot product, as users who are really cold meet them, (B,)."""
+    def _product(self, user_e: Tensor, item: Tensor) -> Tensor:
+        """What the bridge adds, as users who are really cold meet it, (B,)."""
         weight = self.item_weight(self.cold_item_e[item], item)  # (B, k)
-        product = (self.target.place(user_e) * weight).sum(1)  # (B,)
-        return self.cold_item_floor[item] + user_floor + product
+        return (self.target.place(user_e) * weight).sum(1)
 
     def _score_in_training(self, user: Tensor, user_e: Tensor, item: Tensor) -> Tensor:
         """Floor plus dot product in the view that holds nothing of the users' own ratings, (B,)."""
-        fold = self._view.fold[user]
-        weight = self.item_weight(self._view.item_e[fold, item], item)  # (B, k)
-        floor = self._view.item_floor[fold, item] + self.cold_user_floor[user]
-        return floor + (user_e * weight).sum(1)
+        weight = self.item_weight(self._view.item_e[self._view.met[user], item], item)  # (B, k)
+        return self.floor.of_simulated(user, item) + (user_e * weight).sum(1)
+
+    def _log_normalisers(
+        self,
+        user: Tensor,
+        user_e: Tensor,
+        item_e: Tensor,
+        floor: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """Logs of sum_i exp(floor(u, i) + u_hat . w_i) over all target items, (b,).
+
+        Args:
+            user: Users of the floor, int64 (b,).
+            user_e: Vectors (b, k).
+            item_e: Weights of the items (I, k).
+            floor: Scores pairs, (B,) and (B,) to (B,).
+        """
+        item = self.target.items.ids  # (n,)
+        weight = self.item_weight(item_e[item], item)  # (n, k)
+
+        def scores(users: slice) -> Tensor:
+            return score_all_pairs(floor, user[users], item) + user_e[users] @ weight.T
+
+        return log_normalisers(scores, len(user), len(item))
 
     # What cold-start users meet
+
+    @property
+    def trains_bridge(self) -> bool:
+        """Whether there is a bridge on top of the floor; else cold-start users get the floor."""
+        return True
 
     @property
     def trains_on_ratings(self) -> bool:
@@ -231,23 +258,23 @@ class BridgeRecommender(CrossDomainRecommender):
         return self.config["start_from_floor"] and self.config["eval_task"] == "rating"
 
     def _enter_bridge_stage(self, dataset: PairDataset) -> None:
-        """Make the view of the target domain from the trained target model."""
-        view = self.cold_view(dataset).to(self.device)
-        self._view = view
-        self.cold_item_floor.copy_(view.item_floor[-1])
-        self.cold_item_e.copy_(view.item_e[-1])
-        self.cold_user_floor.copy_(view.user_floor)
+        """Fit the floor, and make the view of the trained target model."""
+        simulated = None
+        if self.starts_from_floor:
+            n_folds = self.config["simulation_folds"]
+            fold = draw_folds(dataset.pair, dataset.split, n_folds, self.config["seed"])
+            is_met = self.config["simulate_cold_users"] and self.trains_on_ratings
+            simulated = SimulatedUsers(fold, n_folds, is_met)
+        fitted = self.floor.fit(self.target, dataset, simulated)
+        self.logger.info("Floor of cold-start users: %s", fitted)
+        self._view = self.cold_view(dataset, simulated)
+        self.cold_item_e.copy_(self._view.item_e[-1])
 
-    def cold_view(self, dataset: PairDataset) -> ColdView:
-        """What cold-start users meet, of the target model as it is now."""
-        if not self.starts_from_floor:
+    def cold_view(self, dataset: PairDataset, simulated: SimulatedUsers | None) -> ColdView:
+        """The item weights that cold-start users meet, of the target model as it is now."""
+        if simulated is None:
             return plain_view(self.target, dataset.pair)
-        simulate = self.config["simulate_cold_users"] and self.trains_on_ratings
-        view = calibrated_view(
-            self.target, dataset, self.config, simulate=simulate, device=self.device
-        )
-        self.logger.info("Floor of cold-start users: a %.4f, b %.4f, c %.4f", *view.weights)
-        return view
+        return cross_fitted_view(self.target, dataset, self.config, simulated)
 
     # Few-shot
 
@@ -270,7 +297,10 @@ class BridgeRecommender(CrossDomainRecommender):
             )
         return Stage(
             "initialisation",
-            prepare=lambda: few_shot.begin(*self._few_shot_start(few_shot, dataset)),
+            prepare=lambda: few_shot.begin(
+                *self._few_shot_start(few_shot, dataset),
+                keeps_floor=self.config["few_shot_start"] == "transformed",
+            ),
             training=training,
             validate=validate,
             requires=(self.final_stage,),
@@ -279,20 +309,26 @@ class BridgeRecommender(CrossDomainRecommender):
     def _few_shot_loss(
         self, few_shot: FewShotUsers, revealed_user: np.ndarray
     ) -> Callable[[Interaction], Tensor]:
-        """Errors of the revealed ratings, and the distance from the start once for each user."""
+        """Losses of the revealed ratings, and the distance from the start once for each user."""
         counts = np.bincount(revealed_user, minlength=self.n_users)
         share = torch.from_numpy(1 / np.maximum(counts, 1)).float().to(self.device)  # (U,)
         shrinkage = self._few_shot_shrinkage
 
         def score(user: Tensor, item: Tensor) -> Tensor:
-            nothing = self.cold_user_floor.new_zeros(len(user))
-            user_e, user_bias = few_shot(user, nothing.unsqueeze(1), nothing)
-            return self._score_cold(user_e, user_bias, item)
+            user_e, bias = few_shot(user, self.cold_item_e.new_zeros(len(user), 1))
+            floor = self.floor(few_shot.floor_user(user), item)
+            return floor + bias + self._product(user_e, item)
+
+        def normalise(user: Tensor) -> Tensor:
+            user_e, bias = few_shot(user, self.cold_item_e.new_zeros(len(user), 1))
+            own_e, floor_user = self.target.place(user_e), few_shot.floor_user(user)
+            return bias + self._log_normalisers(floor_user, own_e, self.cold_item_e, self.floor)
 
         def loss(batch: Interaction) -> Tensor:
             user = batch[self.USER_ID]
             distances = share[user] * few_shot.squared_offsets(user)  # (B,)
-            return (self.losses_of_scores(score, batch) + shrinkage * distances).mean()
+            losses = self.losses_of_scores(score, normalise, batch)  # (B,)
+            return (losses + shrinkage * distances).mean()
 
         return loss
 
@@ -300,7 +336,7 @@ class BridgeRecommender(CrossDomainRecommender):
     def _few_shot_shrinkage(self) -> float:
         """`few_shot_shrinkage`, or what fits the loss where it is not set."""
         given = self.config["few_shot_shrinkage"]
-        return {"MSE": 5.0, "BPR": 0.5}[self.loss_type] if given is None else given
+        return {"MSE": 5.0, "BPR": 0.5, "CE": 0.5}[self.loss_type] if given is None else given
 
     @torch.no_grad()
     def _few_shot_start(
@@ -308,10 +344,10 @@ class BridgeRecommender(CrossDomainRecommender):
     ) -> tuple[Tensor, Tensor]:
         """Vectors (n, k) and biases (n,) from which the initialisation stage goes on."""
         users = few_shot.users
-        none = self.cold_user_floor.new_zeros(len(users))
+        none = self.cold_item_e.new_zeros(len(users))
         start = self.config["few_shot_start"]
         if start == "transformed":
-            return self._bridged_e(users), self.cold_user_floor[users]
+            return self._bridged_e(users), none
         if start == "random":
             size, std = self.config["embedding_size"], self.config["embedding_std"]
             stream = f"{self.config['seed']}/few_shot"  # from which nothing else is drawn
@@ -328,7 +364,8 @@ class BridgeRecommender(CrossDomainRecommender):
         # What the mean user's score lacks: of a rating the rest; of a positive without one, 1.
         residual = torch.ones(len(item), device=self.device)
         if self.loss_type == "MSE":
-            mean_score = self._score_cold(mean_e.expand(len(item), -1), mean_bias, item)
+            floor = self.floor(torch.zeros_like(user), item) + mean_bias
+            mean_score = floor + self._product(mean_e.expand(len(item), -1), item)
             residual = torch.from_numpy(revealed.rating).to(self.device) - mean_score
         e, bias = fit_users(
             torch.searchsorted(users, user),

@@ -18,7 +18,7 @@ from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.loader import DrawingLoader
 from recbole_cdr_mm.data.negatives import NegativeSampler
 from recbole_cdr_mm.data.pair import Ratings
-from recbole_cdr_mm.model.base_models import UserTable
+from recbole_cdr_mm.model.base_models import MF, UserTable
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
 from recbole_cdr_mm.stage import EpochLoader, Stage, Training
 
@@ -34,9 +34,9 @@ class CMF(CrossDomainRecommender):
     `paper`: the row 'CMF' of the PTUPCDR paper and the single table of both domains in its public
     code.
 
-    Deviations: trained by Adam on squared errors (or BPR) and not by alternating Newton steps. On
-    GMF each domain has its own h; the public code has one. Preset `default`: biases and a mean of
-    each domain.
+    Deviations: trained by Adam on squared errors (or BPR, or CE) and not by alternating Newton
+    steps. On GMF each domain has its own h; the public code has one. Preset `default`: biases and a
+    mean of each domain.
     """
 
     final_stage = "joint"
@@ -63,16 +63,20 @@ class CMF(CrossDomainRecommender):
 
     def joint_loss(self, batch: Interaction) -> Tensor:
         """Mean loss of the rows of both domains, a scalar."""
-        weight = torch.where(
-            self._is_target(batch[self.ITEM_ID]), 1.0, self.config["source_loss_weight"]
-        )  # (B,)
-        norms = self._by_domain("squared_norms", batch[self.USER_ID], batch[self.ITEM_ID])  # (B,)
-        losses = self.losses_of_scores(self.score, batch) + self.config["reg_weight"] * norms
+        is_target = self._is_target(batch[self.ITEM_ID])  # (B,)
+        weight = torch.where(is_target, 1.0, self.config["source_loss_weight"])  # (B,)
+        losses = torch.empty(len(batch), device=self.device)
+        for base, rows in ((self.source, ~is_target), (self.target, is_target)):
+            if rows.any():
+                place = (torch.nonzero(rows).squeeze(1),)
+                losses = losses.index_put(place, self._losses(base, batch[rows]))
         return (weight * losses).sum() / weight.sum()
 
-    def score(self, user: Tensor, item: Tensor) -> Tensor:
-        """Scores of items of both domains, (B,) and (B,) to (B,)."""
-        return self._by_domain("forward", user, item)
+    def _losses(self, base: MF, batch: Interaction) -> Tensor:
+        """Losses of one domain's rows, with the penalty on their norms, (B,)."""
+        norms = base.squared_norms(batch[self.USER_ID], batch[self.ITEM_ID])  # (B,)
+        losses = self.losses_of_scores(base, base.log_normalisers, batch)  # (B,)
+        return losses + self.config["reg_weight"] * norms
 
     def rate(self, user: Tensor, item: Tensor) -> Tensor:
         """Scores of target items, for all users alike, (B,)."""
@@ -81,22 +85,13 @@ class CMF(CrossDomainRecommender):
     def _is_target(self, item: Tensor) -> Tensor:
         return item >= self.first_target_item
 
-    def _by_domain(self, method: str, user: Tensor, item: Tensor) -> Tensor:
-        """What a method of the item's base model gives for each row, (B,)."""
-        is_target = self._is_target(item)
-        result = torch.empty(len(user), device=user.device)
-        for base, rows in ((self.source, ~is_target), (self.target, is_target)):
-            values = getattr(base, method)(user[rows], item[rows])
-            result = result.index_put((torch.nonzero(rows).squeeze(1),), values.to(result.dtype))
-        return result
-
     def _joint_loader(self, dataset: PairDataset) -> EpochLoader:
         """Rows of both domains; negatives, where the loss needs them, of the row's own domain."""
         pair, parts = dataset.pair, (dataset.pair.source, dataset.split.train)
         names = ("user", "item", "rating", "time")
         both = Ratings(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
         loader = self.row_loader("joint", self.columns(both))
-        if self.loss_type == "MSE":
+        if not self.n_negatives:
             return loader
         samplers = [
             NegativeSampler(rows, ids.start, ids.stop, self.device)
@@ -104,8 +99,8 @@ class CMF(CrossDomainRecommender):
         ]
 
         def draw(batch: Interaction, generator: torch.Generator) -> dict[str, Tensor]:
-            of_source, of_target = (s.draw(batch[self.USER_ID], generator) for s in samplers)
-            is_target = self._is_target(batch[self.ITEM_ID])
+            of_source, of_target = (self.draw_negatives(s, batch, generator) for s in samplers)
+            is_target = self._is_target(batch[self.ITEM_ID]).unsqueeze(1)  # (B, 1)
             return {self.NEG_ITEM_ID: torch.where(is_target, of_target, of_source)}
 
         return DrawingLoader(loader, draw)

@@ -17,13 +17,17 @@ from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.loader import DrawingLoader, RowLoader
 from recbole_cdr_mm.data.negatives import NegativeSampler
 from recbole_cdr_mm.data.pair import DomainName, Ratings
-from recbole_cdr_mm.errors import ConfigError, StageError
-from recbole_cdr_mm.layers.losses import bayesian_personalised_ranking, squared_error
+from recbole_cdr_mm.errors import ConfigError, DataFormatError, StageError
+from recbole_cdr_mm.layers.all_pairs import score_all_pairs, user_slices
+from recbole_cdr_mm.layers.losses import (
+    bayesian_personalised_ranking,
+    sampled_softmax,
+    squared_error,
+)
 from recbole_cdr_mm.layers.rating_distribution import median
 from recbole_cdr_mm.model.base_models import BASE_MODELS, MF, ItemTable, UserTable
 from recbole_cdr_mm.stage import EpochLoader, Pretraining, Stage, Training
 
-_SCORES_AT_ONCE = 1 << 20
 _MOST_VALUES = 200  # of ratings; where there are more, they are no scale of steps
 
 
@@ -139,9 +143,9 @@ class CrossDomainRecommender(GeneralRecommender):
         user = interaction[self.USER_ID]
         items = torch.arange(self.first_target_item, self.n_items, device=user.device)
         scores = torch.full((len(user), self.n_items), -torch.inf, device=user.device)  # (B, I)
-        for rows in torch.arange(len(user)).split(max(1, _SCORES_AT_ONCE // len(items))):
-            rated = self.rate(user[rows].repeat_interleave(len(items)), items.repeat(len(rows)))
-            scores[rows, self.first_target_item :] = rated.view(len(rows), -1)
+        for rows in user_slices(len(user), len(items)):
+            rated = score_all_pairs(self.rate, user[rows], items)
+            scores[rows, self.first_target_item :] = rated
         return scores.view(-1)
 
     def _require_trained(self) -> None:
@@ -177,6 +181,21 @@ class CrossDomainRecommender(GeneralRecommender):
                 f" values; {self.config['dataset']} has {len(values)} in training. Leave it out."
             )
         return None
+
+    def overlapped_training_users(self, dataset: PairDataset) -> np.ndarray:
+        """Ids of the users on whom a bridge is trained, int64 (n,).
+
+        Raises:
+            DataFormatError: If there is none.
+        """
+        users = np.intersect1d(dataset.pair.overlapped_users, dataset.split.train.user)
+        if not len(users):
+            raise DataFormatError(
+                "No overlapped training user has a target rating of positive_threshold"
+                f" {self.config['positive_threshold']} or more, so there is nothing to train the"
+                " bridge on. Lower it, or the ratios of test and validation users."
+            )
+        return users
 
     def base_model(
         self,
@@ -229,7 +248,8 @@ class CrossDomainRecommender(GeneralRecommender):
 
         def loss(batch: Interaction) -> Tensor:
             norms = base.squared_norms(batch[self.USER_ID], batch[self.ITEM_ID])  # (B,)
-            return (self.losses_of_scores(base, batch) + reg_weight * norms).mean()
+            losses = self.losses_of_scores(base, base.log_normalisers, batch)  # (B,)
+            return (losses + reg_weight * norms).mean()
 
         training = Training(
             trains=base.trained,
@@ -247,14 +267,38 @@ class CrossDomainRecommender(GeneralRecommender):
         return {}
 
     def losses_of_scores(
-        self, score: Callable[[Tensor, Tensor], Tensor], batch: Interaction
+        self,
+        score: Callable[[Tensor, Tensor], Tensor],
+        log_normalisers: Callable[[Tensor], Tensor],
+        batch: Interaction,
     ) -> Tensor:
-        """Losses of a batch's rows (B,): of pairs if it has negatives, else squared errors."""
+        """Losses of a batch's rows, by `loss_type`.
+
+        CE is -log of the softmax of the row's item: among itself and the row's negatives or,
+        without `ce_negatives`, among all items of the domain. There the user's other positives stay
+        in the denominator, as in RecBole's own models with `loss_type: CE`.
+
+        Args:
+            score: Scores pairs of user and item, (B,) and (B,) to (B,).
+            log_normalisers: Of distinct users, the logs of sum_i exp(score(u, i)) over all items of
+                the domain, (b,) to (b,).
+            batch: Users, items and ratings (B,), and negatives (B, n) where the loss needs them.
+
+        Returns:
+            Losses (B,).
+        """
         user, item = batch[self.USER_ID], batch[self.ITEM_ID]
-        if self.NEG_ITEM_ID not in batch:
+        if self.loss_type == "MSE":
             return squared_error(score(user, item), batch[self.RATING])
-        both = score(user.repeat(2), torch.cat([item, batch[self.NEG_ITEM_ID]]))  # (2 B,)
-        return self.pairwise_losses(*both.chunk(2))
+        if not self.n_negatives:
+            users, place = torch.unique(user, return_inverse=True)
+            return log_normalisers(users)[place] - score(user, item)
+        items = torch.cat([item.unsqueeze(0), batch[self.NEG_ITEM_ID].T])  # (1 + n, B)
+        scores = score(user.repeat(len(items)), items.flatten()).view_as(items)  # (1 + n, B)
+        positive, negative = scores[0], scores[1:]  # (B,), (n, B)
+        if self.loss_type == "CE":
+            return sampled_softmax(positive, negative)
+        return self.pairwise_losses(positive, negative.squeeze(0))
 
     def pairwise_losses(self, positive: Tensor, negative: Tensor) -> Tensor:
         """Losses of scores of positive and negative items, (B,) and (B,) to (B,)."""
@@ -263,14 +307,20 @@ class CrossDomainRecommender(GeneralRecommender):
     def loader(self, name: str, rows: Ratings, items: slice) -> EpochLoader:
         """Batches of a stage's rows, with negatives where the loss needs them."""
         loader = self.row_loader(name, self.columns(rows))
-        if self.loss_type == "MSE":
+        if not self.n_negatives:
             return loader
         sampler = NegativeSampler(rows, items.start, items.stop, self.device)
 
         def draw(batch: Interaction, generator: torch.Generator) -> dict[str, Tensor]:
-            return {self.NEG_ITEM_ID: sampler.draw(batch[self.USER_ID], generator)}
+            return {self.NEG_ITEM_ID: self.draw_negatives(sampler, batch, generator)}
 
         return DrawingLoader(loader, draw)
+
+    def draw_negatives(
+        self, sampler: NegativeSampler, batch: Interaction, generator: torch.Generator
+    ) -> Tensor:
+        """As many negative items for each row as the loss needs, int64 (B, n)."""
+        return sampler.draw(batch[self.USER_ID].unsqueeze(1).repeat(1, self.n_negatives), generator)
 
     def row_loader(self, name: str, columns: Mapping[str, Tensor]) -> RowLoader:
         """Batches of columns, on the model's device."""
@@ -286,6 +336,11 @@ class CrossDomainRecommender(GeneralRecommender):
         """`loss_type`, or what fits the task where it is not set."""
         task_loss = {"rating": "MSE", "ranking": "BPR"}[self.config["eval_task"]]
         return self.config["loss_type"] or task_loss
+
+    @property
+    def n_negatives(self) -> int:
+        """Negative items drawn for each row; 0 where the loss needs none, or takes all items."""
+        return {"MSE": 0, "BPR": 1, "CE": self.config["ce_negatives"] or 0}[self.loss_type]
 
     def setting(self, stage: str, key: str) -> Any:
         """A stage's own `<stage>_<key>` where it is set, else the key for all stages."""

@@ -26,7 +26,8 @@ class EMCDR(BridgeRecommender):
     preset `paper`.
 
     Deviations:
-        Base models are trained by Adam on squared errors (or BPR), as in PTUPCDR's public code.
+        Base models are trained by Adam on squared errors (or BPR, or CE), as in PTUPCDR's public
+        code.
         `bridge_loss: task` trains f by the errors of ratings, which the paper does not do.
         The loss is the mean over users of the squared distance; that code also divides by k.
         Those of `BridgeRecommender`, in the preset `default`.

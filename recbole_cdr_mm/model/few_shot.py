@@ -37,6 +37,7 @@ class FewShotUsers(nn.Module):
     row: Tensor
     start_e: Tensor
     start_bias: Tensor
+    keeps_floor: Tensor
 
     def __init__(
         self, users: NDArray[np.int64], n_users: int, embedding_size: int, *, use_bias: bool
@@ -47,6 +48,7 @@ class FewShotUsers(nn.Module):
         self.register_buffer("row", torch.zeros(n_users, dtype=torch.int64))
         self.register_buffer("start_e", torch.zeros(n_rows, embedding_size))
         self.register_buffer("start_bias", torch.zeros(n_rows))
+        self.register_buffer("keeps_floor", torch.tensor(True))
         self.offset = nn.Embedding(n_rows, embedding_size, padding_idx=0)
         self.bias_offset = nn.Embedding(n_rows, 1, padding_idx=0)
         for table in (self.offset, self.bias_offset):
@@ -58,18 +60,25 @@ class FewShotUsers(nn.Module):
         """The parameters that training moves."""
         return tuple(p for p in self.parameters() if p.requires_grad)
 
-    def begin(self, start_e: Tensor, start_bias: Tensor) -> None:
-        """Take the users over, from their vectors (n, k) and biases (n,)."""
+    def begin(self, start_e: Tensor, start_bias: Tensor, *, keeps_floor: bool) -> None:
+        """Take the users over.
+
+        Args:
+            start_e: Their vectors (n, k).
+            start_bias: Their biases (n,).
+            keeps_floor: Whether they start from the floor that knows their source ratings; else
+                from that of a user of whom nothing is known.
+        """
         self.start_e[1:], self.start_bias[1:] = start_e, start_bias
+        self.keeps_floor.fill_(keeps_floor)
         self.row[self.users] = torch.arange(1, 1 + len(self.users), device=self.row.device)
 
-    def forward(self, user: Tensor, user_e: Tensor, user_bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the own vectors and biases of its users in the place of others.
+    def forward(self, user: Tensor, user_e: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the own vectors of its users in the place of others.
 
         Args:
             user: User ids, int64 (B,).
-            user_e: Vectors of those that are not taken over, (B, k).
-            user_bias: Their biases, (B,).
+            user_e: Vectors of those that are not taken over, (B, k); their biases are 0.
 
         Returns:
             Vectors (B, k) and biases (B,).
@@ -78,10 +87,11 @@ class FewShotUsers(nn.Module):
         own_e = self.start_e[row] + self.offset(row)  # (B, k)
         own_bias = self.start_bias[row] + self.bias_offset(row).squeeze(1)  # (B,)
         taken = row > 0
-        return (
-            torch.where(taken.unsqueeze(1), own_e, user_e),
-            torch.where(taken, own_bias, user_bias),
-        )
+        return torch.where(taken.unsqueeze(1), own_e, user_e), torch.where(taken, own_bias, 0.0)
+
+    def floor_user(self, user: Tensor) -> Tensor:
+        """Whose floor users start from, int64 (B,) to (B,): their own or, as 0, nobody's."""
+        return torch.where((self.row[user] > 0) & ~self.keeps_floor, 0, user)
 
     def squared_offsets(self, user: Tensor) -> Tensor:
         """Squared distances from the start, of vector and bias together, (B,) to (B,)."""

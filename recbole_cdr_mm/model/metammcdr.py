@@ -18,6 +18,9 @@ from recbole_cdr_mm.data.pair import DomainName
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.layers.item_encoder import FeatureProjection
 from recbole_cdr_mm.model.ptupcdr import PTUPCDR
+from recbole_cdr_mm.model.ridge_mixture import RidgeMixture
+from recbole_cdr_mm.model.starting_floor import StartingFloor
+from recbole_cdr_mm.model.statistics_start import StatisticsStart
 
 # What each value of `item_features` and `target_item_features` sums up.
 _PARTS = {
@@ -47,8 +50,12 @@ class MetaMMCDR(PTUPCDR):
         layer as those of the history, as one bold v suggests, and on GMF weighed by h like a
         vector.
         An empty source history gives p_u = 0, so all such users share one bridge.
+        With `start_from_floor` and `eval_task: rating` the floor is a `StatisticsStart`, which is
+        more accurate than the other bridges' and has a distribution.
         Those of `PTUPCDR` and `BridgeRecommender`, in the preset `default`.
     """
+
+    shared_properties = (*PTUPCDR.shared_properties, "rating_distribution")
 
     def __init__(self, config: Any, dataset: PairDataset) -> None:
         super().__init__(config, dataset)
@@ -62,6 +69,41 @@ class MetaMMCDR(PTUPCDR):
             )
         self.text = self._projection("text", dataset)
         self.image = self._projection("image", dataset)
+
+    @property
+    def trains_bridge(self) -> bool:
+        """Not on a `RidgeMixture`, to which it added nothing (docs/accuracy.md)."""
+        return not isinstance(self.floor, RidgeMixture)
+
+    def build_floor(self, dataset: PairDataset) -> StartingFloor:
+        """With `start_from_floor` a `RidgeMixture` in rankings, a `StatisticsStart` for ratings.
+
+        Raises:
+            ConfigError: If `point_estimate: median` needs a distribution, and there is none.
+        """
+        reads_text = "text" in _PARTS[self.config["item_features"]]
+        if self.starts_from_floor:
+            values = self.distinct_ratings(dataset)
+            return StatisticsStart(dataset, self.config, values, texts=reads_text)
+        if self.config["point_estimate"] == "median":
+            raise ConfigError(
+                "`point_estimate: median` needs a distribution, which only the floor has, and"
+                " `start_from_floor` is False (so it is in `preset: paper`). Leave one of them out."
+            )
+        if self.config["start_from_floor"]:
+            return RidgeMixture(dataset, self.config, texts=reads_text)
+        return super().build_floor(dataset)
+
+    @property
+    def rating_values(self) -> Tensor | None:
+        """The distinct target ratings in training (V,); None without a floor that has them."""
+        return self.floor.values if isinstance(self.floor, StatisticsStart) else None
+
+    def rating_probabilities(self, user: Tensor, item: Tensor) -> Tensor:
+        """The floor's distribution, tilted so that its mean is the score, (B, V)."""
+        assert isinstance(self.floor, StatisticsStart)  # asked of models with `rating_values` alone
+        floor_user = user if self.few_shot is None else self.few_shot.floor_user(user)
+        return self.floor.probabilities(floor_user, item, self.rate(user, item))
 
     def _projection(self, kind: FeatureKind, dataset: PairDataset) -> FeatureProjection | None:
         """The projection of a kind of features, of the domains whose items are read."""

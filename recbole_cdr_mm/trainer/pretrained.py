@@ -25,7 +25,7 @@ from recbole_cdr_mm.trainer.resume import run_config
 # What says which rows and features there are: the rows and the initial model themselves count.
 _DATA_KEYS = frozenset(
     "model data_fingerprint feature_fingerprint test_user_ratio valid_user_ratio split_seed"
-    " few_shot few_shot_pool".split()
+    " few_shot few_shot_pool unseen_item_ratio overlap_ratio".split()
 )
 _BASE_MODEL = "base_model.yaml"
 

@@ -126,10 +126,10 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
         if self._verbose:
             self.logger.info(set_color(f"stage {stage.name}", "pink"))
         start = perf_counter()
+        self.model.stage = stage.name  # `prepare` may validate
         if stage.prepare is not None:
             stage.prepare()
         report.seconds += perf_counter() - start
-        self.model.stage = stage.name
         file = self._shared_files.get(stage.name)
         if file is not None:
             self._take_over_or_train(stage, file, resumed)

@@ -61,6 +61,11 @@ class Setting:
         return dict(self.run.variant["values"]) if self.run.variant else {}
 
     @property
+    def unseen_item_ratio(self) -> float:
+        """Share of the target items that it is measured on alone; 0: it is measured on all."""
+        return float(self.run.config.get("unseen_item_ratio", 0.0))
+
+    @property
     def seconds(self) -> float:
         """Seconds of training, the mean over seeds; nan where nothing is done.
 
@@ -225,10 +230,14 @@ class Measures:
         ]
 
     def main_run_of(self, setting: Setting) -> Setting | None:
-        """The setting of the main grid that a variant is a variant of; None without one."""
+        """The setting of the main grid that a variant is a variant of.
+
+        None without one, or where that one is measured on other items.
+        """
         same = ("model", "dataset", "eval_task", "test_user_ratio", "preset", "base_model")
         found = self.select(**{field: getattr(setting.run, field) for field in same})
-        return found[0] if found else None
+        on_same = [s for s in found if s.unseen_item_ratio == setting.unseen_item_ratio]
+        return on_same[0] if on_same else None
 
     # What was measured
 
@@ -362,7 +371,9 @@ class Measures:
     def _compare(self, setting: Setting, other: Setting, metric: str) -> Comparison | None:
         one, two = self.user_values(setting, metric), self.user_values(other, metric)
         seeds = [seed for seed in one if seed in two]
-        same = all(_same_rows(one[seed], two[seed]) for seed in seeds)
+        same = all(
+            _same_rows(self.rows(setting.done[seed]), self.rows(other.done[seed])) for seed in seeds
+        )
         if not seeds or not same:
             return None
         return compare(one, two)
@@ -372,7 +383,7 @@ class Measures:
     def _read(self, entry: RunResult) -> Rows:
         saved = entry.predictions()
         users, user = self._numbered(self._share(saved["user"]))
-        columns = {"user": user, "rating": self._share(saved["rating"])}
+        columns = {"user": user, **{n: self._share(saved[n]) for n in ("item", "rating")}}
         if "prediction" in saved:
             columns["prediction"] = saved["prediction"]
         else:
@@ -417,6 +428,6 @@ def _valid_metric(result: Mapping[str, Any]) -> str:
     return next((name for name in result["test"] if name.lower() == wanted.lower()), wanted)
 
 
-def _same_rows(one: UserValues, two: UserValues) -> bool:
-    """Whether two runs were measured on as many rows of the same users."""
-    return np.array_equal(one.user, two.user) and np.array_equal(one.weight, two.weight)
+def _same_rows(one: Rows, two: Rows) -> bool:
+    """Whether two runs were measured on the same items of the same users: they share the arrays."""
+    return all(one.columns[name] is two.columns[name] for name in ("user", "item"))

@@ -29,12 +29,14 @@ _HOW = (
 def overview_section(measures: Measures) -> Section:
     """What was run, and how the report is read."""
     runs = [setting.run for setting in measures.settings]
+    unseen = {setting.unseen_item_ratio for setting in measures.select() or measures.settings}
     main = [setting.run for setting in measures.select()] or runs
     lines = {
         "Tasks": _unique(run.eval_task for run in main),
         "Data sets": _unique(run.dataset for run in main),
         "Models": _unique(run.model for run in main),
         "Test users": _unique(percent(r) for r in sorted({run.test_user_ratio for run in main})),
+        "Unseen items": _unique(percent(r) for r in sorted(unseen) if r),
         "Seeds": _unique(str(s) for s in sorted({s for m in measures.settings for s in m.planned})),
         "Presets": _unique(run.preset for run in main),
         "Base models": _unique(run.base_model for run in main if run.base_model),

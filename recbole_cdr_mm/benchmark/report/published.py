@@ -68,7 +68,8 @@ def _ours(
     found: dict[str, dict[str, Setting]] = {}
     for setting in measures.select(eval_task="rating", test_user_ratio=ratio):
         run = setting.run
-        if run.dataset in datasets and run.model in models:
+        on_all_items = setting.unseen_item_ratio == 0
+        if run.dataset in datasets and run.model in models and on_all_items:
             words = [run.label, *([run.base_model] if run.base_model else [])]
             words += [f"preset {run.preset}"] if run.kind != "floor" else []
             found.setdefault(f"{', '.join(words)} (ours)", {})[run.dataset] = setting

@@ -46,7 +46,7 @@ def variant_section(measures: Measures, variant: str) -> Section | None:
 def variant_tables(
     measures: Measures, variant: str, *, all_metrics: bool = False
 ) -> Iterator[Table]:
-    """A table for each task and share of test users.
+    """A table for each task, share of test users and share of unseen items.
 
     Args:
         measures: What was measured.
@@ -54,14 +54,17 @@ def variant_tables(
         all_metrics: With every metric that was measured, for files alone.
     """
     suffix = "-all-metrics" if all_metrics else ""
-    for (task, ratio), settings in _by_place(measures, variant).items():
+    for (task, ratio, unseen), settings in _by_place(measures, variant).items():
         metrics = measures.metrics(task) if all_metrics else measures.shown_metrics(task)
-        name = f"{variant}-{task}-{ratio:g}{suffix}"
+        name = f"{variant}-{task}-{ratio:g}"
         where = f"{TASKS[task]}, {percent(ratio)} test users"
+        if unseen:
+            name += f"-unseen-{unseen:g}"
+            where += f", on the {percent(unseen)} of the target items that are unseen"
         if is_few_shot(settings):
-            yield _few_shot_table(measures, settings, metrics, name, where)
+            yield _few_shot_table(measures, settings, metrics, name + suffix, where)
         else:
-            yield _variant_table(measures, settings, metrics, name, where)
+            yield _variant_table(measures, settings, metrics, name + suffix, where)
 
 
 def is_few_shot(settings: Sequence[Setting]) -> bool:
@@ -81,10 +84,13 @@ def row_name(setting: Setting, among: Sequence[Setting], *without: str) -> str:
     return _named(setting, among, parts)
 
 
-def _by_place(measures: Measures, variant: str) -> dict[tuple[str, float], list[Setting]]:
-    found: dict[tuple[str, float], list[Setting]] = {}
+def _by_place(measures: Measures, variant: str) -> dict[tuple[str, float, float], list[Setting]]:
+    """Settings that are measured on the same rows: by task and shares of test users and items."""
+    found: dict[tuple[str, float, float], list[Setting]] = {}
     for setting in measures.select(variant):
-        found.setdefault((setting.run.eval_task, setting.run.test_user_ratio), []).append(setting)
+        run = setting.run
+        place = (run.eval_task, run.test_user_ratio, setting.unseen_item_ratio)
+        found.setdefault(place, []).append(setting)
     return {place: found[place] for place in found if any(s.done for s in found[place])}
 
 

@@ -1,0 +1,86 @@
+"""Users as the sum of what is known of their source items."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Scale = Literal["sum", "root", "unit"]
+
+
+class HistoryProfile(nn.Module):
+    """The vectors of a user's source items, added up and scaled.
+
+    With item vectors that are the rows of an identity matrix, or of a basis of the users' rows,
+    `sum` is the user's row of the source domain itself, and `root` that row at unit length.
+
+    Args:
+        n_items: Source items with the padding row.
+        size: p, of an item's vector.
+        scale: `sum`: as it is; `root`: divided by the square root of the number of items; `unit`:
+            to length 1.
+    """
+
+    item_e: Tensor
+
+    def __init__(self, n_items: int, size: int, scale: Scale) -> None:
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("item_e", torch.zeros(n_items, size))
+
+    def forward(self, item: Tensor, row: Tensor, n_rows: int) -> Tensor:
+        """Add up ragged histories.
+
+        Args:
+            item: Items of the histories of all users laid end to end, int64 (N,).
+            row: Which user of the batch each belongs to, int64 (N,).
+            n_rows: Users of the batch, B.
+
+        Returns:
+            Profiles (B, p); zeros for empty histories.
+        """
+        total = self.item_e.new_zeros(n_rows, self.item_e.shape[1])
+        for part in torch.arange(len(item), device=item.device).split(_ITEMS_AT_ONCE):
+            total.index_add_(0, row[part], self.item_e[item[part]])  # (B, p)
+        if self.scale == "sum":
+            return total
+        if self.scale == "unit":
+            return nn.functional.normalize(total)
+        count = torch.bincount(row, minlength=n_rows).clamp(min=1)  # (B,)
+        return total / count.sqrt().unsqueeze(1)
+
+
+_ITEMS_AT_ONCE = 1 << 16
+
+
+def row_basis(rows: Tensor, rank: int) -> Tensor:
+    """An orthonormal basis of the space that sparse rows span, or of its main directions.
+
+    Args:
+        rows: Sparse (n, m), float64.
+        rank: r, the most directions that are kept. With n <= r the basis is exact; else it comes
+            from a randomised singular value decomposition, drawn from torch's global generator.
+
+    Returns:
+        Directions as columns, float32 (m, r); columns of zeros where there are fewer directions.
+
+    Source: Halko, Martinsson and Tropp. "Finding Structure with Randomness." SIAM Review, 2011, for
+    the decomposition, as torch.svd_lowrank has it.
+    """
+    n, m = rows.shape
+    if n <= rank:
+        energy, vectors = torch.linalg.eigh(rows @ rows.T.to_dense())  # (n,), (n, n)
+        kept = energy > 1e-9 * energy[-1]
+        directions = rows.T @ (vectors[:, kept] / energy[kept].sqrt())  # (m, k)
+    else:
+        _, _, directions = torch.svd_lowrank(rows, q=min(rank, m), niter=4)  # (m, k)
+    basis = directions.new_zeros(m, rank, dtype=torch.float32)
+    basis[:, : directions.shape[1]] = directions
+    return basis
+
+
+def is_dense(n_pairs: int, n_users: int, n_items: int) -> bool:
+    """Whether so many pairs of users and items are scored faster by one product of all of them."""
+    return n_pairs >= 0.5 * n_users * n_items

@@ -1,0 +1,271 @@
+"""The start of rankings: a mixture of ridge regressions from source to target rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from recbole_cdr_mm.data.dataset import PairDataset
+from recbole_cdr_mm.data.folds import SimulatedUsers
+from recbole_cdr_mm.data.sparse_rows import sparse_rows
+from recbole_cdr_mm.layers.history_profile import HistoryProfile, is_dense, row_basis
+from recbole_cdr_mm.layers.ridge_regression import RidgeRegression, decompose
+from recbole_cdr_mm.layers.stacking import stack
+from recbole_cdr_mm.layers.text_neighbours import centred_texts, mean_of_neighbours
+from recbole_cdr_mm.model.base_models import MF
+from recbole_cdr_mm.model.starting_floor import StartingFloor
+
+_PENALTIES = (3.0, 30.0)  # of the ridge regressions, in mean squared lengths of a row
+_EXPONENTS = (0.0, 0.5)  # a user's target row is divided by its number of positives to this power
+_DIRECTIONS = 64  # of all users' source rows
+_NEIGHBOURS = 20  # of an item that nobody has rated
+_USERS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class _Bridge:
+    """Ridge regressions on one kind of profile.
+
+    Attributes:
+        ridge: The decomposition of the training users' profiles.
+        moments: F' Y of each exponent (E, r, I).
+        means: Mean target row of each exponent (E, I).
+    """
+
+    ridge: RidgeRegression
+    moments: Tensor
+    means: Tensor
+
+
+class RidgeMixture(StartingFloor):
+    """What a cold-start user likes, by ridge regressions that were each left to prove themselves.
+
+    Overlapped training users' target rows (1 for a positive, else 0) are regressed on three
+    profiles of their source histories: their source rows, these rows in the main directions of all
+    source users' rows, and the texts of what they liked; with two penalties, and with target rows
+    as they are or divided by the root of the user's number of positives. With the popularity among
+    these users, and among users of the target domain alone, these are 14 predictions. Each says
+    what it would have said of a training user without that user's target row, in closed form. On
+    these left-out predictions a stacked regression fits how much each is believed. The sum is one
+    linear map from a user's profile to the target items.
+
+    An item that no training user has liked has the mean of those with the nearest texts.
+
+    The score is log(softplus(sum / e)), e the mean of all target rows: the order is that of the
+    sum, and differences are those of log-probabilities, as losses on pairs and softmax have them.
+
+    Args:
+        dataset: The pair.
+        config: Gives row_rank.
+        texts: Whether the text profile is among the profiles, and target texts are read.
+
+    Source: none; Breiman 1996 for the stacking, and see `RidgeRegression`.
+    """
+
+    weight: Tensor
+    scale: Tensor
+
+    def __init__(self, dataset: PairDataset, config: Any, *, texts: bool) -> None:
+        super().__init__()
+        pair = dataset.pair
+        n_source_items = 1 + pair.n_source_items
+        self.users = np.intersect1d(pair.overlapped_users, dataset.split.train.user)
+        self.first_item = n_source_items
+        rank = min(config["row_rank"], len(self.users), pair.n_source_items)
+        size = min(_DIRECTIONS, pair.n_source_items)
+        self.rows = HistoryProfile(n_source_items, rank, "sum")
+        self.directions = HistoryProfile(n_source_items, size, "root")
+        self.likes: HistoryProfile | None = None
+        self.texts: Tensor | None = None
+        if texts:
+            domains = [d for d in ("source", "target") if d in dataset.text_domains]
+            features = dataset.features("text", domains)
+            known = torch.from_numpy(features.known)
+            self.texts = centred_texts(torch.from_numpy(features.matrix), known)  # (I, d)
+            self.likes = HistoryProfile(n_source_items, self.texts.shape[1], "unit")
+        n_weights = 1 + sum(profile.item_e.shape[1] for profile in self._profiles().values())
+        self.register_buffer("weight", torch.zeros(pair.n_items - self.first_item, n_weights))
+        self.register_buffer("scale", torch.tensor(1.0))
+        self._histories = dataset.histories()
+
+    def _profiles(self) -> dict[str, HistoryProfile]:
+        profiles = {"rows": self.rows, "directions": self.directions, "texts": self.likes}
+        return {name: profile for name, profile in profiles.items() if profile is not None}
+
+    # Scores
+
+    def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        """Score target items for cold-start users, (B,) and (B,) to (B,)."""
+        users, place = torch.unique(user, return_inverse=True)
+        item = item - self.first_item
+        profile = self.profile(users)  # (b, p + 1)
+        if is_dense(len(user), len(users), len(self.weight)):
+            return self._as_logarithm((profile @ self.weight.T)[place, item])
+        return self._as_logarithm((profile[place] * self.weight[item]).sum(1))
+
+    def profile(self, user: Tensor) -> Tensor:
+        """All profiles of users side by side, and a 1 for the intercept, (B,) to (B, p + 1)."""
+        parts = [self._profile(profile, user) for profile in self._profiles().values()]
+        return torch.cat([*parts, parts[0].new_ones(len(user), 1)], dim=1)
+
+    def _profile(self, profile: HistoryProfile, user: Tensor) -> Tensor:
+        self._histories = self._histories.to(user.device)
+        item, _, row = self._histories.of(user)
+        return profile(item, row, len(user))
+
+    def _as_logarithm(self, expected: Tensor) -> Tensor:
+        return softplus(expected / self.scale).clamp(min=1e-12).log()
+
+    def of_simulated(self, user: Tensor, item: Tensor) -> Tensor:
+        """Score them without the users' own target rows, (B,) and (B,) to (B,)."""
+        return self._left_out[self._row[user], item - self.first_item].float()
+
+    # Fit
+
+    @torch.no_grad()
+    def fit(self, target: MF, dataset: PairDataset, simulated: SimulatedUsers | None) -> str:
+        """Fit profiles, regressions and their mixture."""
+        pair, train = dataset.pair, dataset.split.train
+        rows = sparse_rows(train, self.users, pair.items("target"))  # (n, I)
+        alone = train.where(~np.isin(train.user, self.users))
+        counts = np.bincount(alone.item - self.first_item, minlength=rows.shape[1])
+        others = torch.from_numpy(counts / max(1, len(np.unique(alone.user))))  # (I,)
+        device = self.weight.device
+        self._histories = self._histories.to(torch.device("cpu"))
+        self.to("cpu")
+        self._fit_profiles(dataset)
+        users = torch.from_numpy(self.users)
+        bridges = [
+            self._regress(self._profile(profile, users), rows)
+            for profile in self._profiles().values()
+        ]
+        left_out = _LeftOut(bridges, rows, others)
+        weights = stack(left_out.parts())
+        self.scale.fill_(rows.sum() / rows.shape[0] / rows.shape[1])
+        self.weight.copy_(_combine(bridges, weights, others))
+        self._fill_unseen(dataset)
+        self._left_out = torch.cat(
+            [
+                self._as_logarithm(torch.einsum("m,mbi->bi", weights.float(), z)).half()
+                for z, _ in left_out.parts()
+            ]
+        )
+        row = torch.zeros(pair.n_users, dtype=torch.int64)
+        row[users] = torch.arange(len(users))
+        self._row, self._left_out = row.to(device), self._left_out.to(device)
+        self.to(device)
+        share = weights / weights.sum()
+        return ", ".join(
+            f"{name} {100 * value:.0f}%"
+            for name, value in zip(self._names(), share.tolist(), strict=True)
+            if value > 0.005
+        )
+
+    def _names(self) -> list[str]:
+        own = [
+            f"{name}/{penalty:g}/{exponent:g}"
+            for name in self._profiles()
+            for exponent in _EXPONENTS
+            for penalty in _PENALTIES
+        ]
+        return [*own, "popular", "popular elsewhere"]
+
+    def _fit_profiles(self, dataset: PairDataset) -> None:
+        """The item vectors of which profiles are sums."""
+        source, items = dataset.pair.source, dataset.pair.items("source")
+        everyone = sparse_rows(source, np.unique(source.user), items)  # (n, m)
+        length = everyone.sum(1).to_dense().sqrt()  # (n,)
+        at_unit_length = everyone * (1 / length).unsqueeze(1)  # (n, m)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(dataset.config["seed"])
+            own = sparse_rows(source, self.users, items)
+            self.rows.item_e[1:] = row_basis(own, self.rows.item_e.shape[1])
+            size = self.directions.item_e.shape[1]
+            self.directions.item_e[1:] = row_basis(at_unit_length, size)
+        if self.likes is not None and self.texts is not None:
+            self.likes.item_e.copy_(self.texts[: self.first_item])
+
+    @staticmethod
+    def _regress(profile: Tensor, rows: Tensor) -> _Bridge:
+        """Decompose profiles (n, p), and relate them to target rows (n, I)."""
+        ridge = decompose(profile)
+        count = rows.sum(1).to_dense()  # (n,)
+        moments, means = [], []
+        for exponent in _EXPONENTS:
+            share = (count**-exponent).unsqueeze(1)  # (n, 1)
+            moments.append((rows.T @ (share * ridge.features)).T)  # (r, I)
+            means.append((rows.T @ share).squeeze(1) / len(share))  # (I,)
+        return _Bridge(ridge, torch.stack(moments), torch.stack(means))
+
+    def _fill_unseen(self, dataset: PairDataset) -> None:
+        """Give items without a positive in training the weights of those with similar texts."""
+        seen = torch.zeros(len(self.weight), dtype=torch.bool)
+        seen[torch.from_numpy(dataset.split.train.item) - self.first_item] = True
+        if self.texts is not None and not seen.all():
+            texts = self.texts[self.first_item :]  # (I, d)
+            self.weight[~seen] = mean_of_neighbours(
+                texts[~seen], texts[seen], self.weight[seen], n_neighbours=_NEIGHBOURS
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _LeftOut:
+    """Predictions of the training users' target rows, each without that row.
+
+    Attributes:
+        bridges: The regressions.
+        rows: Target rows, sparse (n, I).
+        others: Popularity among other users (I,).
+    """
+
+    bridges: list[_Bridge]
+    rows: Tensor
+    others: Tensor
+
+    def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Predictions (M, b, I) and true rows (b, I), some users at a time."""
+        n = self.rows.shape[0]
+        leverages = [[b.ridge.leverages(penalty) for penalty in _PENALTIES] for b in self.bridges]
+        moments = [bridge.moments.float() for bridge in self.bridges]  # (E, r, I)
+        means = [bridge.means.float() for bridge in self.bridges]  # (E, I)
+        for users in torch.arange(n).split(_USERS_AT_ONCE):
+            value = self.rows.index_select(0, users).to_dense().float()  # (b, I)
+            count = value.sum(1, keepdim=True)  # (b, 1)
+            predictions = []
+            for b, bridge in enumerate(self.bridges):
+                features = bridge.ridge.features[users]  # (b, r)
+                for e, exponent in enumerate(_EXPONENTS):
+                    own = value * count**-exponent  # (b, I)
+                    for p, penalty in enumerate(_PENALTIES):
+                        shrunk = (features * bridge.ridge.shrinkage(penalty)).float()  # (b, r)
+                        leverage = leverages[b][p][users].float().unsqueeze(1)  # (b, 1)
+                        all_in = means[b][e] + shrunk @ moments[b][e]  # (b, I)
+                        predictions.append((all_in - leverage * own) / (1 - leverage))
+            predictions.append((means[0][0] - value / n) / (1 - 1 / n))
+            predictions.append(self.others.float().expand_as(value))
+            yield torch.stack(predictions), value
+
+
+def _combine(bridges: list[_Bridge], weights: Tensor, others: Tensor) -> Tensor:
+    """The mixture as one matrix, with the intercepts as its last column, (I, p + 1)."""
+    *of_bridges, popular, elsewhere = weights.split([len(weights) // 1 - 2, 1, 1])
+    each = iter(of_bridges[0].tolist())
+    maps = []
+    intercept = popular * bridges[0].means[0] + elsewhere * others  # (I,)
+    for bridge in bridges:
+        summed = torch.zeros_like(bridge.moments[0])  # (r, I)
+        for moment, mean in zip(bridge.moments, bridge.means, strict=True):
+            for penalty in _PENALTIES:
+                w = next(each)
+                summed += w * bridge.ridge.shrinkage(penalty).unsqueeze(1) * moment
+                intercept = intercept + w * mean
+        rotated = bridge.ridge.rotation @ summed  # (p, I)
+        intercept = intercept - bridge.ridge.centre @ rotated
+        maps.append(rotated)
+    return torch.cat([*maps, intercept.unsqueeze(0)]).T.float()

@@ -1,0 +1,110 @@
+"""What a bridge starts from: a score that the bridged vector's product is added to."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recbole_cdr_mm.data.dataset import PairDataset
+from recbole_cdr_mm.data.folds import SimulatedUsers
+from recbole_cdr_mm.model.base_models import MF
+from recbole_cdr_mm.model.floors import fit_floor
+
+
+class StartingFloor(nn.Module):
+    """The score of a cold-start user before the bridge adds to it, fitted in closed form."""
+
+    @abstractmethod
+    def fit(self, target: MF, dataset: PairDataset, simulated: SimulatedUsers | None) -> str:
+        """Fit the floor.
+
+        Args:
+            target: The trained target model.
+            dataset: The pair; only its training part is read.
+            simulated: The folds of simulated cold-start users; None with `eval_task: ranking` and
+                without `start_from_floor`.
+
+        Returns:
+            What was fitted, for the log.
+        """
+
+    @abstractmethod
+    def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        """Score target items for cold-start users.
+
+        Args:
+            user: User ids, int64 (B,); 0 for a user of whom nothing is known.
+            item: Ids of target items, int64 (B,).
+
+        Returns:
+            Scores (B,).
+        """
+
+    @abstractmethod
+    def of_simulated(self, user: Tensor, item: Tensor) -> Tensor:
+        """Score them for users in training, without their own ratings, (B,) and (B,) to (B,)."""
+
+
+class AdditiveFloor(StartingFloor):
+    """A part of the item and a part of the user, added up."""
+
+    item: Tensor
+    user: Tensor
+
+    def __init__(self, n_users: int, n_items: int) -> None:
+        super().__init__()
+        self.register_buffer("item", torch.zeros(n_items))
+        self.register_buffer("user", torch.zeros(n_users))
+
+    def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        """Item part and user part, (B,)."""
+        return self.item[item] + self.user[user]
+
+
+class PlainStart(AdditiveFloor):
+    """The target model's own intercepts, the same for all users."""
+
+    def fit(self, target: MF, dataset: PairDataset, simulated: SimulatedUsers | None) -> str:
+        """Take the intercepts over."""
+        ids = dataset.pair.items("target")
+        items = torch.arange(ids.start, ids.stop, device=self.item.device)
+        with torch.no_grad():
+            self.item[items] = target.intercept(items)
+        return "the target model's intercepts"
+
+    def of_simulated(self, user: Tensor, item: Tensor) -> Tensor:
+        """The same, (B,)."""
+        return self(user, item)
+
+
+class CalibratedStart(AdditiveFloor):
+    """CalibratedTransfer's floor.
+
+    Args:
+        n_users: U.
+        n_items: I.
+        config: Gives the keys of `fit_domain_biases`.
+    """
+
+    def __init__(self, n_users: int, n_items: int, config: Mapping[str, Any]) -> None:
+        super().__init__(n_users, n_items)
+        self._config = config
+
+    def fit(self, target: MF, dataset: PairDataset, simulated: SimulatedUsers | None) -> str:
+        """Fit item and user part, and the item part without the target ratings of each fold."""
+        assert simulated is not None
+        floor = fit_floor(dataset, simulated.fold, simulated.n_folds, self._config)
+        device = self.item.device
+        self._met = simulated.met.to(device)  # (U,)
+        self._item_without = floor.item.float().to(device)  # (F + 1, I)
+        self.item.copy_(floor.item[-1])
+        self.user.copy_(floor.user)
+        return "a {:.4f}, b {:.4f}, c {:.4f}".format(*floor.weights)
+
+    def of_simulated(self, user: Tensor, item: Tensor) -> Tensor:
+        """The item part without the fold's ratings, and the user part, (B,)."""
+        return self._item_without[self._met[user], item] + self.user[user]

@@ -1,0 +1,278 @@
+"""RidgeMixture and its layers against plain NumPy, one user and one item at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from model_checks import Run, build_run, tiny_pair, write_world
+from scipy.optimize import nnls
+
+from dataset_tools.synthetic import planted_features
+from recbole_cdr_mm.layers.history_profile import HistoryProfile, row_basis
+from recbole_cdr_mm.layers.ridge_regression import decompose
+from recbole_cdr_mm.layers.stacking import stack
+from recbole_cdr_mm.layers.text_neighbours import centred_texts, mean_of_neighbours
+
+PENALTIES, EXPONENTS = (3.0, 30.0), (0.0, 0.5)
+
+
+@pytest.fixture(scope="module")
+def data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world(tiny_pair(), tmp_path_factory.mktemp("data"))
+
+
+def build(data_path: Path, **values: Any) -> Run:
+    options = {"model": "MetaMMCDR", "eval_task": "ranking", "epochs": 2, "embedding_size": 4}
+    return build_run(data_path, **{**options, **values})
+
+
+@pytest.fixture(scope="module")
+def trained(data_path: Path) -> Run:
+    return build(data_path).fit()
+
+
+# Layers
+
+
+class TestHistoryProfile:
+    @pytest.mark.parametrize("scale", ["sum", "root", "unit"])
+    def test_against_numpy(self, scale: Any) -> None:
+        rng = np.random.default_rng(0)
+        layer = HistoryProfile(6, 3, scale)
+        vectors = rng.standard_normal((6, 3)).astype(np.float32)
+        layer.item_e.copy_(torch.from_numpy(vectors))
+        histories = [[1, 2, 5], [], [4]]
+        item = torch.tensor([item for history in histories for item in history])
+        row = torch.tensor([0, 0, 0, 2])
+        expected = []
+        for history in histories:
+            total = vectors[history].sum(0)
+            if scale == "root":
+                total = total / np.sqrt(max(1, len(history)))
+            if scale == "unit" and history:
+                total = total / np.linalg.norm(total)
+            expected.append(total)
+        np.testing.assert_allclose(layer(item, row, 3).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+    def test_an_exact_basis_keeps_all_products(self) -> None:
+        rows = (torch.rand(7, 20, generator=torch.Generator().manual_seed(0)) < 0.3).double()
+        basis = row_basis(rows.to_sparse(), 7).double()
+        torch.testing.assert_close(
+            (rows @ basis) @ (rows @ basis).T, rows @ rows.T, rtol=1e-5, atol=1e-5
+        )
+
+    def test_a_basis_of_fewer_directions_keeps_the_main_ones(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        rows = (torch.rand(60, 30, generator=generator) < 0.3).double()
+        basis = row_basis(rows.to_sparse(), 10).double()
+        torch.testing.assert_close(basis.T @ basis, torch.eye(10).double(), rtol=1e-4, atol=1e-4)
+        of_all = torch.linalg.svdvals(rows)
+        kept = torch.linalg.svdvals(rows @ basis)
+        torch.testing.assert_close(kept[:3], of_all[:3], rtol=0.02, atol=0.02)
+
+
+class TestRidgeRegression:
+    def test_left_out_rows_are_those_of_a_fit_without_them(self) -> None:
+        rng = np.random.default_rng(1)
+        x, y, penalty = rng.standard_normal((12, 4)), rng.standard_normal((12, 3)), 0.7
+        ridge = decompose(torch.from_numpy(x))
+        weight = ridge.shrinkage(penalty).unsqueeze(1) * (ridge.features.T @ torch.from_numpy(y))
+        all_in = torch.from_numpy(y.mean(0)) + ridge.features @ weight
+        leverage = ridge.leverages(penalty).unsqueeze(1)
+        left_out = ((all_in - leverage * torch.from_numpy(y)) / (1 - leverage)).numpy()
+        # What a penalty of so many mean squared lengths is, in numbers of all rows.
+        l2 = penalty * ((x - x.mean(0)) ** 2).sum() / len(x)
+        for i in range(len(x)):
+            rest = np.delete(np.arange(len(x)), i)
+            design = np.column_stack([x[rest], np.ones(len(rest))])
+            gram = design.T @ design + np.diag([l2] * 4 + [0.0])
+            solved = np.linalg.solve(gram, design.T @ y[rest])
+            np.testing.assert_allclose(left_out[i], np.append(x[i], 1) @ solved, rtol=1e-6)
+
+    def test_rotate_gives_the_training_rows_their_features(self) -> None:
+        x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        ridge = decompose(x)
+        torch.testing.assert_close(ridge.rotate(x), ridge.features)
+        gram = ridge.features.T @ ridge.features
+        torch.testing.assert_close(gram, torch.diag(ridge.energy), rtol=1e-8, atol=1e-8)
+
+
+class TestStack:
+    def test_is_non_negative_least_squares_over_all_parts(self) -> None:
+        rng = np.random.default_rng(2)
+        z, y = rng.standard_normal((3, 8, 5)), rng.standard_normal((8, 5))
+        z[2] = -y  # believed nothing
+        parts = [
+            (torch.from_numpy(z[:, rows]), torch.from_numpy(y[rows]))
+            for rows in (slice(0, 3), slice(3, 8))
+        ]
+        expected, _ = nnls(z.reshape(3, -1).T, y.ravel())
+        np.testing.assert_allclose(stack(parts).numpy(), expected, atol=1e-5)
+        assert expected[2] == 0
+
+    def test_two_that_are_the_same_share(self) -> None:
+        z = torch.tensor([[1.0, 2.0, 3.0]]).repeat(2, 1)
+        assert stack([(z, 2 * z[0])]).sum().item() == pytest.approx(2, rel=1e-4)
+
+    def test_one_that_is_zero_everywhere(self) -> None:
+        z = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
+        weights = stack([(z, 3 * z[0])])
+        np.testing.assert_allclose(weights.numpy(), [3.0, 0.0], atol=1e-4)
+
+
+class TestTextNeighbours:
+    def test_against_numpy(self) -> None:
+        rng = np.random.default_rng(3)
+        features = rng.standard_normal((9, 4)).astype(np.float32)
+        known = np.ones(9, dtype=bool)
+        known[4] = False
+        texts = centred_texts(torch.from_numpy(features), torch.from_numpy(known)).numpy()
+        unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+        unit = unit - unit[known].mean(0)
+        unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+        unit[4] = 0
+        np.testing.assert_allclose(texts, unit, rtol=1e-4, atol=1e-6)
+        values = rng.standard_normal((6, 2)).astype(np.float32)
+        filled = mean_of_neighbours(
+            torch.from_numpy(texts[6:]),
+            torch.from_numpy(texts[:6]),
+            torch.from_numpy(values),
+            n_neighbours=2,
+        )
+        for i in range(6, 9):
+            near = sorted(range(6), key=lambda j, i=i: -(unit[i] @ unit[j]))[:2]
+            weight = [max(0.0, unit[i] @ unit[j]) ** 3 for j in near]
+            expected = np.average(values[near], axis=0, weights=weight)
+            np.testing.assert_allclose(filled[i - 6].numpy(), expected, rtol=1e-3, atol=1e-5)
+
+    def test_an_item_without_text_gets_the_mean(self) -> None:
+        values = torch.tensor([[1.0], [3.0]])
+        filled = mean_of_neighbours(torch.zeros(1, 2), torch.eye(2), values, n_neighbours=2)
+        assert filled.item() == 2.0
+
+
+# The mixture
+
+
+class Reference:
+    """The mixture again: kernels of users, refitted without each user in turn."""
+
+    def __init__(self, run: Run) -> None:
+        pair, split = run.dataset.pair, run.dataset.split
+        self.first = pair.items("target").start
+        shape = pair.n_users, pair.n_items
+        source, target = np.zeros(shape), np.zeros(shape)
+        source[pair.source.user, pair.source.item] = 1
+        target[split.train.user, split.train.item] = 1
+        source, target = source[:, 1 : self.first], target[:, self.first :]
+        self.users = np.intersect1d(pair.overlapped_users, split.train.user)
+        self.y = target[self.users]
+        others = np.setdiff1d(split.train.user, self.users)
+        self.elsewhere = target[others].mean(0)
+        count = np.maximum(source.sum(1, keepdims=True), 1)
+        everyone = (source / np.sqrt(count))[np.unique(pair.source.user)]
+        _, _, directions = np.linalg.svd(everyone, full_matrices=False)
+        self.profiles = [source, (source / np.sqrt(count)) @ directions[:64].T]
+        if run.config["item_features"] == "text":
+            features = np.zeros((pair.n_items, 4))
+            known = np.zeros(pair.n_items, dtype=bool)
+            for domain, (ids, matrix) in zip(
+                ("source", "target"), planted_features(tiny_pair(), 4), strict=True
+            ):
+                row = dict(zip(ids, matrix, strict=True))
+                for i in range(*pair.items(domain).indices(pair.n_items)):
+                    if pair.item_tokens[i] in row:
+                        features[i], known[i] = row[pair.item_tokens[i]], True
+            texts = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+            texts = texts - texts[known].mean(0)
+            texts = texts / np.linalg.norm(texts, axis=1, keepdims=True)
+            texts[~known] = 0
+            liked = source @ texts[1 : self.first]
+            length = np.linalg.norm(liked, axis=1, keepdims=True)
+            self.profiles.append(liked / np.maximum(length, 1e-12))
+            self.texts = texts
+
+    def predictions(self, user: int) -> np.ndarray:
+        """What each member says of a user's target row, from all training users but this one."""
+        own = np.flatnonzero(self.users == user)
+        rest = np.delete(np.arange(len(self.users)), own)
+        members = []
+        for profile in self.profiles:
+            all_x = profile[self.users]
+            size = ((all_x - all_x.mean(0)) ** 2).sum() / len(all_x)
+            x, y = all_x[rest], self.y[rest]
+            count = y.sum(1, keepdims=True)
+            for exponent in EXPONENTS:
+                scaled = y / count**exponent
+                for penalty in PENALTIES:
+                    centred = x - x.mean(0)
+                    gram = centred @ centred.T + penalty * size * np.eye(len(x))
+                    a = np.linalg.solve(gram, scaled - scaled.mean(0))
+                    members.append(scaled.mean(0) + (profile[user] - x.mean(0)) @ centred.T @ a)
+        members.append(self.y[rest].mean(0))
+        members.append(self.elsewhere)
+        return np.array(members)
+
+    def weights(self) -> np.ndarray:
+        """Non-negative least squares on the left-out predictions of training users."""
+        z = np.concatenate([self.predictions(user) for user in self.users], axis=1)
+        solved, _ = nnls(z.T, self.y.ravel())
+        return solved
+
+    def score(self, expected: np.ndarray) -> np.ndarray:
+        """log(softplus(expected / mean))."""
+        return np.log(np.log1p(np.exp(expected / self.y.mean())))
+
+
+@pytest.mark.parametrize("item_features", ["text", "id"])
+def test_scores_are_those_of_the_definition(data_path: Path, item_features: str) -> None:
+    run = build(data_path, item_features=item_features).fit()
+    reference = Reference(run)
+    weights = reference.weights()
+    assert (weights > 1e-3).sum() > 1
+    seen = reference.y.any(0)
+    items = torch.from_numpy(reference.first + np.flatnonzero(seen))
+    for user in [*run.dataset.split.test_users[:4], *reference.users[:4]]:
+        expected = reference.score(weights @ reference.predictions(int(user)))[seen]
+        users = torch.full_like(items, int(user))
+        # A training user as a simulated cold one: without the own target row.
+        score = run.model.floor.of_simulated if user in reference.users else run.model.floor
+        np.testing.assert_allclose(score(users, items).numpy(), expected, rtol=2e-2, atol=2e-2)
+
+
+def test_pairs_and_full_rows_have_the_same_scores(trained: Run) -> None:
+    floor, first = trained.model.floor, trained.dataset.pair.items("target").start
+    items = torch.arange(first, trained.dataset.pair.n_items)
+    user = int(trained.dataset.split.test_users[0])
+    row = floor(torch.full_like(items, user), items)
+    pairs = torch.cat([floor(torch.tensor([user]), item.view(1)) for item in items[:20]])
+    torch.testing.assert_close(pairs, row[:20], rtol=1e-4, atol=1e-4)
+
+
+def test_an_item_that_nobody_has_rated_is_like_its_neighbours_by_text(trained: Run) -> None:
+    reference = Reference(trained)
+    floor, split = trained.model.floor, trained.dataset.split
+    seen = np.zeros(trained.dataset.pair.n_items - reference.first, dtype=bool)
+    seen[split.train.item - reference.first] = True
+    unseen = np.flatnonzero(~seen)
+    assert len(unseen)
+    texts = reference.texts[reference.first :]
+    rated = np.flatnonzero(seen)
+    for i in unseen[:5]:
+        cosine = texts[rated] @ texts[i]
+        near = rated[np.argsort(-cosine)[:20]]
+        share = np.maximum(texts[near] @ texts[i], 0) ** 3
+        weight = floor.weight[near].numpy()
+        expected = share @ weight / share.sum() if share.sum() else floor.weight[rated].mean(0)
+        np.testing.assert_allclose(floor.weight[i].numpy(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_nothing_is_trained_by_gradient_but_the_target_model(trained: Run) -> None:
+    names = [
+        (stage.name, stage.training is not None) for stage, _, _ in trained.trainer.stages_seen
+    ]
+    assert names == [("target", True), ("bridge", False)]
