@@ -14,7 +14,6 @@ from dataset_tools.manifest import describe_file
 
 # What only starts runs, or works on their results, changes none.
 _APART = ("benchmark", "parallel", "tune")
-_STATISTICS = ("user_values.py", "intervals.py", "significance.py")
 _LIBRARIES = ("recbole", "torch", "numpy", "scipy", "pandas")
 
 
@@ -22,8 +21,7 @@ _LIBRARIES = ("recbole", "torch", "numpy", "scipy", "pandas")
 def code_version() -> str:
     """A hash of this package's code and defaults, and of the libraries that compute.
 
-    Changes of the benchmark, of its statistics and of searches do not change it, for they change no
-    run.
+    Changes of the benchmark and of searches do not change it, for they change no run.
     """
     package = Path(recbole_cdr_mm.__file__).parent
     properties = Path(str(importlib.resources.files("recbole_cdr_mm.properties")))
@@ -38,4 +36,4 @@ def code_version() -> str:
 
 
 def _computes(file: Path) -> bool:
-    return file.parts[0] not in _APART and file.name not in _STATISTICS
+    return file.parts[0] not in _APART

@@ -71,6 +71,9 @@ class Stage:
         training: What is trained by gradient descent; None where `prepare` does it all.
         validate: Gives the metric on validation users after each epoch, and before the first one.
             Its best epoch counts. None: the last epoch counts.
+        keeps_start: Whether the state before the first epoch counts until an epoch is better by
+            more than the noise of the validation users: the 95% interval of the difference, paired
+            over them, is on one side of 0.
         requires: Stages that must have been trained before, else StageError.
         pretraining: What is pre-trained, if the stage depends on nothing but that and is not
             validated; with `pretrained_path` it is trained once for all models.
@@ -80,5 +83,6 @@ class Stage:
     prepare: Callable[[], None] | None = None
     training: Training | None = None
     validate: Callable[[], float] | None = None
+    keeps_start: bool = False
     requires: tuple[str, ...] = ()
     pretraining: Pretraining | None = None

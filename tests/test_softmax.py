@@ -164,7 +164,7 @@ def test_negatives_are_none_of_the_users_positives(data_path: Path) -> None:
             MetaReference.transformed,
         ),
     ],
-    ids=str,
+    ids=["PTUPCDR", "PTUPCDR-GMF", "EMCDR-task", "MetaMMCDR"],
 )
 def test_of_a_bridge(
     data_path: Path,

@@ -139,6 +139,40 @@ class TestBestEpoch:
         epochs = [epoch for epoch, _ in run.trainer.reports[0].valid_curve]
         assert epochs == [0, *range(eval_step, 6, eval_step), 6]
 
+    @pytest.mark.parametrize(
+        ("gains", "keeps_start", "best"),
+        [
+            ([0.02, 0.03], True, 0),  # within the interval's half width, 0.0324
+            ([0.02, 0.03], False, 2),
+            ([0.02, 0.04, 0.03], True, 2),
+            ([0.04, 0.05, 0.03], True, 2),
+            ([-0.04, -0.05], True, 0),
+        ],
+    )
+    def test_a_start_that_is_kept_until_a_gain_is_beyond_noise(
+        self, data_path: Path, gains: list[float], keeps_start: bool, best: int
+    ) -> None:
+        """40 users, whose errors fall by the gain and 0.1 more or less."""
+        run = build_run(data_path, **TARGET, metrics=["MAE"], valid_metric="MAE", stopping_step=10)
+        rows = {"user": torch.arange(40), "rating": torch.full((40,), 3.0)}
+        noise = 0.1 * torch.tensor([1.0, -1.0]).repeat(20)
+        errors = iter([torch.ones(40), *(1 - gain + noise for gain in gains)])
+
+        def validate() -> float:
+            error = next(errors)
+            run.trainer._batches = [{**rows, "prediction": rows["rating"] + error}]
+            return error.mean().item()
+
+        (stage,) = scripted(run, None, max_epochs=len(gains))(run.dataset, None)
+        stage = dataclasses.replace(stage, validate=validate, keeps_start=keeps_start)
+        run.model.stages = lambda *_: [stage]
+        run.trainer.fit(run.loaders["train"])
+        (report,) = run.trainer.reports
+        assert report.best_epoch == best
+        assert report.valid_metric == pytest.approx(1 - (gains[best - 1] if best else 0))
+        _, before, after = run.trainer.stages_seen[0]
+        assert not changed(run.trainer.epochs_seen["target", best] if best else before, after)
+
     def test_without_validation_the_last_counts(self, data_path: Path) -> None:
         run = fit_scripted(data_path, None)
         (report,) = run.trainer.reports

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 Scale = Literal["sum", "root", "unit"]
 
+_ITEMS_AT_ONCE = 1 << 16
+
 
 class HistoryProfile(nn.Module):
     """The vectors of a user's source items, added up and scaled.
@@ -52,9 +54,6 @@ class HistoryProfile(nn.Module):
         return total / count.sqrt().unsqueeze(1)
 
 
-_ITEMS_AT_ONCE = 1 << 16
-
-
 def row_basis(rows: Tensor, rank: int) -> Tensor:
     """An orthonormal basis of the space that sparse rows span, or of its main directions.
 
@@ -81,6 +80,18 @@ def row_basis(rows: Tensor, rank: int) -> Tensor:
     return basis
 
 
-def is_dense(n_pairs: int, n_users: int, n_items: int) -> bool:
-    """Whether so many pairs of users and items are scored faster by one product of all of them."""
-    return n_pairs >= 0.5 * n_users * n_items
+def score_profiles(profile: Tensor, weight: Tensor, row: Tensor, item: Tensor) -> Tensor:
+    """Multiply profiles with the weights of items, by one product of all where that is faster.
+
+    Args:
+        profile: Of b users (b, p).
+        weight: Of I items (I, p).
+        row: Whose profile, int64 (B,).
+        item: Which item's weights, int64 (B,).
+
+    Returns:
+        (B,).
+    """
+    if len(row) >= 0.5 * len(profile) * len(weight):
+        return (profile @ weight.T)[row, item]
+    return (profile[row] * weight[item]).sum(1)

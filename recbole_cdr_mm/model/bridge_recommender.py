@@ -41,8 +41,9 @@ class BridgeRecommender(CrossDomainRecommender):
     CalibratedTransfer's floor, w_i are ridge regressions on the target model's user vectors, and
     the bridge is trained on simulated cold users, whose own ratings are neither in the item biases
     nor in the item weights that they are scored with. The target model's user vectors, and the
-    floor's three weights, are fitted with all training ratings. With `eval_task: ranking` the
-    target model's own intercepts and weights are met by all.
+    floor's three weights, are fitted with all training ratings. The floor alone counts until an
+    epoch of the bridge beats it by more than the noise of the validation users. With `eval_task:
+    ranking` the target model's own intercepts and weights are met by all.
     """
 
     final_stage = "bridge"
@@ -89,7 +90,7 @@ class BridgeRecommender(CrossDomainRecommender):
             validate = None
         target = self.pretraining("target", self.target, train, pair.items("target"))
         pretraining = [target]
-        if self.trains_bridge:
+        if self.floor.takes_bridge:
             source = self.pretraining("source", self.source, pair.source, pair.items("source"))
             pretraining = [source, target]
         stages = [
@@ -97,8 +98,9 @@ class BridgeRecommender(CrossDomainRecommender):
             Stage(
                 self.final_stage,
                 prepare=lambda: self._enter_bridge_stage(dataset),
-                training=self.bridge_training(dataset) if self.trains_bridge else None,
+                training=self.bridge_training(dataset) if self.floor.takes_bridge else None,
                 validate=validate,
+                keeps_start=self.starts_from_floor,
                 requires=tuple(stage.name for stage in pretraining),
             ),
         ]
@@ -241,11 +243,6 @@ class BridgeRecommender(CrossDomainRecommender):
         return log_normalisers(scores, len(user), len(item))
 
     # What cold-start users meet
-
-    @property
-    def trains_bridge(self) -> bool:
-        """Whether there is a bridge on top of the floor; else cold-start users get the floor."""
-        return True
 
     @property
     def trains_on_ratings(self) -> bool:

@@ -51,7 +51,9 @@ class MetaMMCDR(PTUPCDR):
         vector.
         An empty source history gives p_u = 0, so all such users share one bridge.
         With `start_from_floor` and `eval_task: rating` the floor is a `StatisticsStart`, which is
-        more accurate than the other bridges' and has a distribution.
+        more accurate than the other bridges' and has a distribution; with `eval_task: ranking` it
+        is a `RidgeMixture`, itself a map from histories and their texts, and no other bridge is
+        trained on it.
         Those of `PTUPCDR` and `BridgeRecommender`, in the preset `default`.
     """
 
@@ -69,11 +71,6 @@ class MetaMMCDR(PTUPCDR):
             )
         self.text = self._projection("text", dataset)
         self.image = self._projection("image", dataset)
-
-    @property
-    def trains_bridge(self) -> bool:
-        """Not on a `RidgeMixture`, to which it added nothing (docs/accuracy.md)."""
-        return not isinstance(self.floor, RidgeMixture)
 
     def build_floor(self, dataset: PairDataset) -> StartingFloor:
         """With `start_from_floor` a `RidgeMixture` in rankings, a `StatisticsStart` for ratings.

@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.folds import SimulatedUsers
 from recbole_cdr_mm.data.sparse_rows import sparse_rows
-from recbole_cdr_mm.layers.history_profile import HistoryProfile, is_dense, row_basis
+from recbole_cdr_mm.layers.history_profile import HistoryProfile, row_basis, score_profiles
 from recbole_cdr_mm.layers.ridge_regression import RidgeRegression, decompose
 from recbole_cdr_mm.layers.stacking import stack
 from recbole_cdr_mm.layers.text_neighbours import centred_texts, mean_of_neighbours
@@ -58,7 +58,8 @@ class RidgeMixture(StartingFloor):
     An item that no training user has liked has the mean of those with the nearest texts.
 
     The score is log(softplus(sum / e)), e the mean of all target rows: the order is that of the
-    sum, and differences are those of log-probabilities, as losses on pairs and softmax have them.
+    sum, and differences are those of log-probabilities, as the losses of few-shot have them. No
+    bridge is trained on top: none that was tried added anything (docs/accuracy.md).
 
     Args:
         dataset: The pair.
@@ -68,6 +69,7 @@ class RidgeMixture(StartingFloor):
     Source: none; Breiman 1996 for the stacking, and see `RidgeRegression`.
     """
 
+    takes_bridge = False
     weight: Tensor
     scale: Tensor
 
@@ -103,11 +105,10 @@ class RidgeMixture(StartingFloor):
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """Score target items for cold-start users, (B,) and (B,) to (B,)."""
         users, place = torch.unique(user, return_inverse=True)
-        item = item - self.first_item
-        profile = self.profile(users)  # (b, p + 1)
-        if is_dense(len(user), len(users), len(self.weight)):
-            return self._as_logarithm((profile @ self.weight.T)[place, item])
-        return self._as_logarithm((profile[place] * self.weight[item]).sum(1))
+        expected = score_profiles(
+            self.profile(users), self.weight, place, item - self.first_item
+        )  # (B,)
+        return softplus(expected / self.scale).clamp(min=1e-12).log()
 
     def profile(self, user: Tensor) -> Tensor:
         """All profiles of users side by side, and a 1 for the intercept, (B,) to (B, p + 1)."""
@@ -118,13 +119,6 @@ class RidgeMixture(StartingFloor):
         self._histories = self._histories.to(user.device)
         item, _, row = self._histories.of(user)
         return profile(item, row, len(user))
-
-    def _as_logarithm(self, expected: Tensor) -> Tensor:
-        return softplus(expected / self.scale).clamp(min=1e-12).log()
-
-    def of_simulated(self, user: Tensor, item: Tensor) -> Tensor:
-        """Score them without the users' own target rows, (B,) and (B,) to (B,)."""
-        return self._left_out[self._row[user], item - self.first_item].float()
 
     # Fit
 
@@ -145,20 +139,10 @@ class RidgeMixture(StartingFloor):
             self._regress(self._profile(profile, users), rows)
             for profile in self._profiles().values()
         ]
-        left_out = _LeftOut(bridges, rows, others)
-        weights = stack(left_out.parts())
+        weights = stack(_LeftOut(bridges, rows, others).parts())
         self.scale.fill_(rows.sum() / rows.shape[0] / rows.shape[1])
         self.weight.copy_(_combine(bridges, weights, others))
         self._fill_unseen(dataset)
-        self._left_out = torch.cat(
-            [
-                self._as_logarithm(torch.einsum("m,mbi->bi", weights.float(), z)).half()
-                for z, _ in left_out.parts()
-            ]
-        )
-        row = torch.zeros(pair.n_users, dtype=torch.int64)
-        row[users] = torch.arange(len(users))
-        self._row, self._left_out = row.to(device), self._left_out.to(device)
         self.to(device)
         share = weights / weights.sum()
         return ", ".join(
@@ -254,8 +238,8 @@ class _LeftOut:
 
 def _combine(bridges: list[_Bridge], weights: Tensor, others: Tensor) -> Tensor:
     """The mixture as one matrix, with the intercepts as its last column, (I, p + 1)."""
-    *of_bridges, popular, elsewhere = weights.split([len(weights) // 1 - 2, 1, 1])
-    each = iter(of_bridges[0].tolist())
+    *of_bridges, popular, elsewhere = weights.tolist()
+    each = iter(of_bridges)
     maps = []
     intercept = popular * bridges[0].means[0] + elsewhere * others  # (I,)
     for bridge in bridges:

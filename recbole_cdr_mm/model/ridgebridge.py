@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.sparse_rows import sparse_rows
-from recbole_cdr_mm.layers.history_profile import HistoryProfile, is_dense, row_basis
+from recbole_cdr_mm.layers.history_profile import HistoryProfile, row_basis, score_profiles
 from recbole_cdr_mm.layers.ridge_regression import decompose
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
 from recbole_cdr_mm.stage import Stage
@@ -71,10 +71,7 @@ class RidgeBridge(CrossDomainRecommender):
         """What the regression expects, (B,)."""
         users, place = torch.unique(user, return_inverse=True)
         profile = self._profile(users)  # (b, r + 1)
-        item = item - self.first_target_item
-        if is_dense(len(user), len(users), len(self.weight)):
-            return (profile @ self.weight.T)[place, item]
-        return (profile[place] * self.weight[item]).sum(1)
+        return score_profiles(profile, self.weight, place, item - self.first_target_item)
 
     def _profile(self, user: Tensor) -> Tensor:
         """Scaled source rows on the basis, and a 1 for the intercept, (B,) to (B, r + 1)."""

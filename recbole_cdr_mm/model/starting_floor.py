@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,13 @@ from recbole_cdr_mm.model.floors import fit_floor
 
 
 class StartingFloor(nn.Module):
-    """The score of a cold-start user before the bridge adds to it, fitted in closed form."""
+    """The score of a cold-start user before the bridge adds to it, fitted in closed form.
+
+    Attributes:
+        takes_bridge: Whether a bridge is trained on top; else cold-start users get this score.
+    """
+
+    takes_bridge: ClassVar[bool] = True
 
     @abstractmethod
     def fit(self, target: MF, dataset: PairDataset, simulated: SimulatedUsers | None) -> str:
@@ -44,9 +50,12 @@ class StartingFloor(nn.Module):
             Scores (B,).
         """
 
-    @abstractmethod
     def of_simulated(self, user: Tensor, item: Tensor) -> Tensor:
-        """Score them for users in training, without their own ratings, (B,) and (B,) to (B,)."""
+        """Score them for users in training, without their own ratings, (B,) and (B,) to (B,).
+
+        Asked of a floor that `takes_bridge`, and while the bridge is trained.
+        """
+        raise NotImplementedError
 
 
 class AdditiveFloor(StartingFloor):

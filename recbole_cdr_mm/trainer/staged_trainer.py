@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from recbole_cdr_mm.checkpoint import plain_config, save_checkpoint
 from recbole_cdr_mm.errors import StageError
+from recbole_cdr_mm.evaluation.significance import compare
+from recbole_cdr_mm.evaluation.user_values import user_values
 from recbole_cdr_mm.stage import Stage, Training
 from recbole_cdr_mm.trainer.cold_start_evaluation import ColdStartEvaluation, NumbersOnly
 from recbole_cdr_mm.trainer.pretrained import PretrainedStages
@@ -32,12 +34,14 @@ class Progress:
         stale: Validations since the best one, for early stopping.
         finished: Stages that are over.
         best: The trained parameters of the best epoch of the stage under way, by name.
+        start: The validation rows of a stage that `keeps_start`, as predicted before its training.
     """
 
     reports: list[StageReport] = field(default_factory=list)
     stale: int = 0
     finished: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
+    start: dict[str, Tensor] = field(default_factory=dict)
 
 
 class StagedTrainer(ColdStartEvaluation, NumbersOnly):
@@ -141,7 +145,7 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
             self._descend(stage, stage.training, report, resumed)
         self.model.trained_stages.append(stage.name)
         self.progress.finished += 1
-        self.progress.best, self.optimizer = {}, None
+        self.progress.best, self.progress.start, self.optimizer = {}, {}, None
         self._checkpoint()
 
     def _share(self, stages: Sequence[Stage]) -> None:
@@ -187,6 +191,8 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
             report.valid_metric = stage.validate()
             report.validated(report.valid_metric)
             self._keep_best(training)
+            if stage.keeps_start:
+                self.progress.start = self._columns()
             if self._verbose:
                 self.logger.info(
                     f"{set_color(f'stage {stage.name}', 'pink')} before training"
@@ -234,8 +240,9 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
         score = stage.validate()
         report.validated(score)
         self.tensorboard.add_scalar(f"Valid_score/{stage.name}", score, epoch)
+        worst = float("-inf") if self.valid_metric_bigger else float("inf")
         report.valid_metric, self.progress.stale, _, is_best = early_stopping(
-            score,
+            score if self._beats_start() else worst,
             report.valid_metric,
             self.progress.stale,
             max_step=self.stopping_step,
@@ -252,6 +259,17 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
             )
         if self._callback:
             self._callback(epoch, score)
+
+    def _beats_start(self) -> bool:
+        """Whether the last validation is beyond the noise of the start's, if that matters."""
+        if not self.progress.start:
+            return True
+        start, now = (
+            {0: user_values({name: c.cpu().numpy() for name, c in rows.items()}, self.valid_metric)}
+            for rows in (self.progress.start, self._columns())
+        )
+        difference = compare(now, start).difference
+        return bool(difference.low > 0 if self.valid_metric_bigger else difference.high < 0)
 
     def _is_stale(self) -> bool:
         return self.progress.stale > self.stopping_step
