@@ -36,6 +36,7 @@ from recbole_cdr_mm.data.history import Histories
 from recbole_cdr_mm.data.pair import Ratings
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 from recbole_cdr_mm.layers.rating_distribution import mean
+from recbole_cdr_mm.model.ridge_mixture import RidgeMixture
 from recbole_cdr_mm.model.statistics_start import StatisticsStart
 
 NO_FLOOR = {"start_from_floor": False, "simulate_cold_users": False}
@@ -78,9 +79,9 @@ class MetaReference(PersonalisedReference):
         return vector
 
     def floor(self, view: View, user: int, item: int) -> float:
-        """The model's own, which has tests of its own in test_statistics_start.py."""
+        """The model's own; test_statistics_start.py and test_ridge_mixture.py test them."""
         floor = self.run.model.floor
-        if not isinstance(floor, StatisticsStart):
+        if not isinstance(floor, StatisticsStart | RidgeMixture):
             return super().floor(view, user, item)
         score = floor if view.without_fold is None else floor.of_simulated
         return score(torch.tensor([user]), torch.tensor([item])).item()
@@ -239,7 +240,7 @@ class TestArithmetic:
             assert loss == pytest.approx(np.mean(distances), rel=1e-4)
 
     def test_ranking_loss_compares_with_a_negative_of_the_same_user(self, data_path: Path) -> None:
-        run = build(data_path, eval_task="ranking", bridge_reg_weight=0.0).fit()
+        run = build(data_path, eval_task="ranking", bridge_reg_weight=0.0, **NO_FLOOR).fit()
         stage = run.model.stages(run.dataset, None)[-1]
         run.model.train()
         batch = next(iter(stage.training.loader))

@@ -80,7 +80,7 @@ def test_of_a_base_model(
         data_path, model="TargetMF", base_model=base_model, reg_weight=0.3, **denominator, **values
     ).fit()
     (stage,) = run.model.stages(run.dataset, None)
-    batch = next(iter(stage.training.loader))
+    batch = next(iter(stage.training.loader))[:20]
     base = run.model.target
 
     def score(user: int, item: int) -> float:
