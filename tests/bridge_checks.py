@@ -234,7 +234,7 @@ class BridgeChecks(ModelChecks):
         ]
         np.testing.assert_allclose(run.scores(user, item), expected, rtol=1e-4, atol=1e-4)
         largest = max(np.abs(vector).max() for vector in bridged.values())
-        assert (largest > 1e-3) is run.model.floor.takes_bridge, "a bridge that is still 0"
+        assert bool(largest > 1e-3) is run.model.floor.takes_bridge, "a bridge that is still 0"
 
     def test_variants_differ(self, data_path: Path) -> None:
         """Else a key that nobody reads would pass."""
