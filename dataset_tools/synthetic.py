@@ -240,7 +240,7 @@ def make_pair(
     n_users = n_overlapped + n_source_only + n_target_only
     users = np.array([f"u{number:06d}" for number in rng.permutation(n_users)])
     groups = rng.integers(0, 2, n_users)
-    source_vectors, own = np.sqrt(embedding_size) * _sphere(rng, (2, n_users, embedding_size))
+    source_vectors, own = np.sqrt(embedding_size) * sphere(rng, (2, n_users, embedding_size))
     rotation = np.linalg.qr(rng.standard_normal((embedding_size, embedding_size)))[0]
     second = -rotation if world.opposite_maps else rotation
     maps = np.sqrt(world.transferred) * np.stack([rotation, second])  # (2, k, k)
@@ -321,28 +321,51 @@ def write_pair(
         ConfigError: If the folder cannot be written to.
     """
     source, target = domain_names(name)
+    frames = {
+        source: (pair.source_inter, pair.source_items),
+        target: (pair.target_inter, pair.target_items),
+    }
+    counts = {
+        domain: {
+            "users": inter["user_id"].nunique(),
+            "items": len(items),
+            "ratings": len(inter),
+        }
+        for domain, (inter, items) in frames.items()
+    }
+    options = {"structure": pair.structure, "seed": pair.seed, **(options or {})}
+    write_domains(data_path, name, frames, counts, options)
+    return source, target
+
+
+def write_domains(
+    data_path: Path,
+    name: str,
+    frames: Mapping[str, tuple[Any, Any]],
+    counts: Mapping[str, Mapping[str, int]],
+    options: Mapping[str, Any],
+) -> None:
+    """Write two domains with manifests, and the YAML that makes them a pair.
+
+    Args:
+        data_path: The folder of the domains.
+        name: The pair.
+        frames: Of each domain, source first, what `write_inter` and `write_items` take.
+        counts: Of each domain, for its manifest.
+        options: What they were made with, for the manifests.
+
+    Raises:
+        ConfigError: If the folder cannot be written to.
+    """
     refuse_domain_folder(data_path, name)
-    for domain, inter, items in (
-        (source, pair.source_inter, pair.source_items),
-        (target, pair.target_inter, pair.target_items),
-    ):
+    for domain, (inter, items) in frames.items():
         with atomic_folder(data_path / domain, domain) as folder:
             write_inter(folder / f"{domain}.inter", inter)
             write_items(folder / f"{domain}.item", items)
             write_domain_manifest(
-                folder,
-                domain,
-                "synthetic",
-                {"structure": pair.structure, "seed": pair.seed, **(options or {})},
-                inputs=[],
-                counts={
-                    "users": inter["user_id"].nunique(),
-                    "items": len(items),
-                    "ratings": len(inter),
-                },
+                folder, domain, "synthetic", dict(options), inputs=[], counts=dict(counts[domain])
             )
-    write_pair_file(data_path, name, source, target)
-    return source, target
+    write_pair_file(data_path, name, *frames)
 
 
 def domain_names(name: str) -> tuple[str, str]:
@@ -482,7 +505,7 @@ def _check_ratings(ratings_per_user: int, n_items: int) -> None:
         )
 
 
-def _sphere(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def sphere(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Draw vectors of length 1, all directions alike."""
     vectors = rng.standard_normal(shape)
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
@@ -494,13 +517,13 @@ def _make_items(
     """Draw items: group, genre, vector, bias and what is written about them."""
     groups = rng.integers(0, 2, n_items)
     genres = rng.integers(0, len(style.genres[0]), n_items)
-    centres = _sphere(rng, (2, len(style.genres[0]), embedding_size))
+    centres = sphere(rng, (2, len(style.genres[0]), embedding_size))
     vectors = np.sqrt(world.genre_share) * centres[groups, genres]  # (I, k)
-    vectors += np.sqrt(1 - world.genre_share) * _sphere(rng, (n_items, embedding_size))
+    vectors += np.sqrt(1 - world.genre_share) * sphere(rng, (n_items, embedding_size))
     rows = []
     bar = tqdm(zip(groups, genres, strict=True), total=n_items, unit="item", disable=None)
     for number, (group, genre) in enumerate(bar):
-        title, text = _describe(rng, style, group, genre)
+        title, text = describe(rng, style, group, genre)
         silent = rng.random() < world.without_text
         rows.append(
             (f"{style.letter}{number:05d}", "" if silent else title, "" if silent else text)
@@ -509,7 +532,7 @@ def _make_items(
     return _Items(frame, groups, vectors, world.item_bias * rng.standard_normal(n_items))
 
 
-def _describe(rng: np.random.Generator, style: Style, group: int, genre: int) -> tuple[str, str]:
+def describe(rng: np.random.Generator, style: Style, group: int, genre: int) -> tuple[str, str]:
     """Write a title and a text of three sentences in the words of a genre."""
     name, words = list(style.genres[group].items())[genre]
     first, *others = (word.replace("-", " ") for word in rng.permutation(words.split()))
