@@ -264,7 +264,7 @@ class PairDataset(Dataset):
             return source
         link = read_link(Path(path), ("source_user_id", "target_user_id"))
         target_of = dict(link.itertuples(index=False))
-        users = sorted(set(source["user"]))
+        users = sorted(source["user"].unique())
         unnamed = [user for user in users if user not in target_of]
         taken = set(unnamed) & {target_of[user] for user in users if user in target_of}
         if taken:

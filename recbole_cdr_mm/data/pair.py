@@ -123,7 +123,7 @@ def join_domains(source: pd.DataFrame, target: pd.DataFrame) -> Pair:
         DataFormatError: If no user is in both domains.
     """
     frames: dict[DomainName, pd.DataFrame] = {"source": source, "target": target}
-    source_users, target_users = set(source["user"]), set(target["user"])
+    source_users, target_users = set(source["user"].unique()), set(target["user"].unique())
     overlapped = sorted(source_users & target_users)
     if not overlapped:
         raise DataFormatError(
@@ -134,8 +134,8 @@ def join_domains(source: pd.DataFrame, target: pd.DataFrame) -> Pair:
         )
     source_only = sorted(source_users - target_users)
     users = pd.Index([*overlapped, *source_only, *sorted(target_users - source_users)])
-    source_items = pd.Index(sorted(set(source["item"])))
-    target_items = pd.Index(sorted(set(target["item"])))
+    source_items = pd.Index(sorted(source["item"].unique()))
+    target_items = pd.Index(sorted(target["item"].unique()))
     return Pair(
         source=_to_ids(source, users, source_items, first_item=1),
         target=_to_ids(target, users, target_items, first_item=1 + len(source_items)),
