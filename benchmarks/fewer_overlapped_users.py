@@ -11,6 +11,7 @@ on after a kill. OUT/report.md has the table, OUT/figures/ the drawing.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,7 +100,8 @@ def losses(measures: Measures, metric: str) -> Estimates:
         runs = measures.user_values(setting, metric)
         full = measures.user_values(settings[model, 1.0], metric)
         seeds = [seed for seed in runs if seed in full]
-        if seeds and ratio < 1:
+        is_zero = not any(full[seed].value for seed in seeds)  # a loss in % of it says nothing
+        if seeds and ratio < 1 and not is_zero:
             one, other = ({seed: each[seed] for seed in seeds} for each in (runs, full))
             found.setdefault(model, {})[ratio] = loss(one, other, metric)
     return found
@@ -229,6 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file.write_text(yaml.safe_dump(values), encoding="utf-8")
         config = {key: given.value for key, given in parse_command_line(others).items()}
         plan = read_plan(options.out / "plan.yaml", config)
+        plan = dataclasses.replace(plan, runs=[run for run in plan.runs if run.variant])
         for run, failure in run_plan(plan, options.out, LocalPool(options.processes)):
             print(f"{run.describe()} failed: {failure}")
         measures = Measures(load_results(options.out))

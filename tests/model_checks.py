@@ -40,7 +40,7 @@ from recbole_cdr_mm import compat
 from recbole_cdr_mm.checkpoint import load_checkpoint
 from recbole_cdr_mm.config import PROPERTIES, MMConfig, property_files
 from recbole_cdr_mm.data.dataset import PairDataset
-from recbole_cdr_mm.data.folds import draw_folds
+from recbole_cdr_mm.data.folds import SimulatedUsers, draw_folds
 from recbole_cdr_mm.data.pair import Ratings
 from recbole_cdr_mm.errors import ConfigError, StageError
 from recbole_cdr_mm.layers.rating_distribution import RatingDistribution, median
@@ -286,6 +286,13 @@ def tokens_of(run: Run, part: str) -> set[str]:
     """Tokens of the `test` or `valid` users."""
     users = getattr(run.dataset.split, f"{part}_users")
     return set(run.dataset.pair.user_tokens[users])
+
+
+def simulated_users(run: Run, *, is_met: bool = True) -> SimulatedUsers:
+    """The folds that a run has drawn."""
+    dataset, n_folds = run.dataset, run.config["simulation_folds"]
+    fold = draw_folds(dataset.pair, dataset.split, n_folds, run.config["seed"])
+    return SimulatedUsers(fold, n_folds, is_met)
 
 
 # Plain NumPy, slow and obvious

@@ -14,6 +14,7 @@ from bridge_checks import BridgeChecks, PersonalisedReference, View
 from model_checks import (
     TINY,
     DistributionChecks,
+    ModelChecks,
     Run,
     build_run,
     changed,
@@ -21,6 +22,7 @@ from model_checks import (
     pairs_of_both_kinds,
     planted_images,
     run_mm,
+    simulated_users,
     snapshot,
     tiny_pair,
     write_world,
@@ -31,7 +33,6 @@ from dataset_tools.encode.image import DIM
 from dataset_tools.feature_store import matrix_hash, read_store, write_store
 from dataset_tools.synthetic import write_pair
 from recbole_cdr_mm.data.dataset import PairDataset
-from recbole_cdr_mm.data.folds import SimulatedUsers, draw_folds
 from recbole_cdr_mm.data.history import Histories
 from recbole_cdr_mm.data.pair import Ratings
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
@@ -154,6 +155,24 @@ class TestMetaMMCDRMapping(BridgeChecks):
     transformed = MetaReference.transformed
 
 
+class TestMetaMMCDRRanking(ModelChecks):
+    config: ClassVar = {"model": "MetaMMCDR", **TINY, "eval_task": "ranking"}
+
+    @pytest.mark.parametrize(
+        ("values", "advice"),
+        [
+            ({"item_features": "image"}, "--item_features=id"),
+            ({"target_item_features": "both"}, "--target_item_features=id"),
+        ],
+    )
+    def test_features_that_nothing_would_read(
+        self, data_path: Path, values: dict[str, Any], advice: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=f"none is trained .* Give {advice}"):
+            self.build(data_path, **values)
+        self.build(data_path, **values, start_from_floor=False)
+
+
 def build(data_path: Path, **values: Any) -> Run:
     return TestMetaMMCDR.build(data_path, **{"learning_rate": 0.03, **values})
 
@@ -166,6 +185,25 @@ def data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(data_path: Path) -> Run:
     return build(data_path).fit()
+
+
+@pytest.mark.parametrize(
+    ("values", "is_kept"),
+    [
+        ({}, True),
+        (NO_FLOOR, False),
+        ({"preset": "paper"}, False),
+        ({"eval_task": "ranking"}, False),
+    ],
+    ids=["default", "no_floor", "paper", "ranking"],
+)
+def test_a_floor_of_ratings_is_kept_until_it_is_beaten(
+    data_path: Path, values: dict[str, Any], is_kept: bool
+) -> None:
+    run = build_run(data_path, **{**TINY, "model": "MetaMMCDR", **values})
+    *pretraining, bridge = run.model.stages(run.dataset, lambda: 0.0)
+    assert bridge.keeps_start is is_kept
+    assert not any(stage.keeps_start for stage in pretraining)
 
 
 class TestArithmetic:
@@ -265,13 +303,6 @@ def with_other_ratings_of(run: Run, user: int) -> PairDataset:
     moved = Ratings(train.user, train.item, rating, train.time)
     dataset.split = dataclasses.replace(dataset.split, train=moved)
     return dataset
-
-
-def simulated_users(run: Run, *, is_met: bool = True) -> SimulatedUsers:
-    """The folds that a run has drawn."""
-    dataset, n_folds = run.dataset, run.config["simulation_folds"]
-    fold = draw_folds(dataset.pair, dataset.split, n_folds, run.config["seed"])
-    return SimulatedUsers(fold, n_folds, is_met)
 
 
 class TestSimulatedColdUsers:

@@ -50,12 +50,12 @@ def texts_of(rng: np.random.Generator) -> Texts:
 
 
 def naive_log_shares(ratings: list[float], everything: list[float]) -> list[float]:
-    """With five ratings of the domain's shares, and one more rating in the domain."""
-    overall = [(everything.count(v) + 0.2) / (len(everything) + 1) for v in range(1, 6)]
-    total = len(ratings) + 5 * sum(overall)
+    """Of up to five values: five ratings of the domain's shares, and one more in the domain."""
+    values = sorted(set(everything))
+    overall = [(everything.count(v) + 1 / len(values)) / (len(everything) + 1) for v in values]
     return [
-        np.log((ratings.count(v) + 5 * share) / total)
-        for v, share in zip(range(1, 6), overall, strict=True)
+        float(np.log((ratings.count(v) + 5 * share) / (len(ratings) + 5)))
+        for v, share in zip(values, overall, strict=True)
     ]
 
 
@@ -112,8 +112,13 @@ class TestItems:
         assert spread == pytest.approx(rest.square().mean().sqrt().item())
         assert np.exp(shares).sum() == pytest.approx(1)
 
-    def test_without_shrinkage(self, rows: RatingRows, biases: Biases[torch.Tensor]) -> None:
-        found = item_statistics(rows, biases, 0.0, None)
+    @pytest.mark.parametrize("with_texts", [True, False])
+    def test_without_shrinkage(
+        self, rows: RatingRows, biases: Biases[torch.Tensor], with_texts: bool
+    ) -> None:
+        known = torch.ones(rows.n_items, dtype=torch.bool)
+        texts = Texts(torch.eye(rows.n_items, 3, dtype=torch.float64), known)
+        found = item_statistics(rows, biases, 0.0, texts if with_texts else None)
         assert torch.isfinite(found.columns).all()
         assert found.bias[-1] == 0
 

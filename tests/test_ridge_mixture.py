@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from model_checks import Run, build_run, tiny_pair, write_world
 from scipy.optimize import nnls
 
 from dataset_tools.synthetic import planted_features
+from recbole_cdr_mm.data.pair import Ratings
+from recbole_cdr_mm.data.sparse_rows import sparse_rows
+from recbole_cdr_mm.errors import ConfigError, DataFormatError
 from recbole_cdr_mm.layers.history_profile import HistoryProfile, row_basis
 from recbole_cdr_mm.layers.ridge_regression import decompose
 from recbole_cdr_mm.layers.stacking import stack
@@ -60,7 +64,7 @@ class TestHistoryProfile:
 
     def test_an_exact_basis_keeps_all_products(self) -> None:
         rows = (torch.rand(7, 20, generator=torch.Generator().manual_seed(0)) < 0.3).double()
-        basis = row_basis(rows.to_sparse(), 7).double()
+        basis = row_basis(rows.to_sparse(), 7, seed=0).double()
         torch.testing.assert_close(
             (rows @ basis) @ (rows @ basis).T, rows @ rows.T, rtol=1e-5, atol=1e-5
         )
@@ -68,7 +72,7 @@ class TestHistoryProfile:
     def test_a_basis_of_fewer_directions_keeps_the_main_ones(self) -> None:
         generator = torch.Generator().manual_seed(0)
         rows = (torch.rand(60, 30, generator=generator) < 0.3).double()
-        basis = row_basis(rows.to_sparse(), 10).double()
+        basis = row_basis(rows.to_sparse(), 10, seed=0).double()
         torch.testing.assert_close(basis.T @ basis, torch.eye(10).double(), rtol=1e-4, atol=1e-4)
         of_all = torch.linalg.svdvals(rows)
         kept = torch.linalg.svdvals(rows @ basis)
@@ -93,10 +97,10 @@ class TestRidgeRegression:
             solved = np.linalg.solve(gram, design.T @ y[rest])
             np.testing.assert_allclose(left_out[i], np.append(x[i], 1) @ solved, rtol=1e-6)
 
-    def test_rotate_gives_the_training_rows_their_features(self) -> None:
+    def test_rotation_gives_the_training_rows_their_features(self) -> None:
         x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         ridge = decompose(x)
-        torch.testing.assert_close(ridge.rotate(x), ridge.features)
+        torch.testing.assert_close((x - ridge.centre) @ ridge.rotation, ridge.features)
         gram = ridge.features.T @ ridge.features
         torch.testing.assert_close(gram, torch.diag(ridge.energy), rtol=1e-8, atol=1e-8)
 
@@ -274,3 +278,28 @@ def test_nothing_is_trained_by_gradient_but_the_target_model(trained: Run) -> No
         (stage.name, stage.training is not None) for stage, _, _ in trained.trainer.stages_seen
     ]
     assert names == [("target", True), ("bridge", False)]
+
+
+def test_an_item_that_is_rated_twice_is_one_positive() -> None:
+    two, zeros = np.array([3, 3, 5]), np.zeros(3)
+    ratings = Ratings(np.array([7, 7, 7]), two, zeros.astype(np.float32), zeros)
+    rows = sparse_rows(ratings, np.array([7]), slice(3, 6))
+    assert rows.to_dense().tolist() == [[1.0, 0.0, 1.0]]
+
+
+def test_one_overlapped_training_user_is_too_few(data_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs two overlapped training users .* there are 1"):
+        build(data_path, overlap_ratio=0.02)
+    build(data_path, overlap_ratio=0.04).fit()
+
+
+def test_without_a_text_in_either_domain(tmp_path: Path) -> None:
+    pair = tiny_pair()
+    silent = {
+        items: getattr(pair, items).assign(title="", text="")
+        for items in ("source_items", "target_items")
+    }
+    data_path = write_world(dataclasses.replace(pair, **silent), tmp_path)
+    with pytest.raises(DataFormatError, match="--item_features=id"):
+        build(data_path)
+    build(data_path, item_features="id").fit()

@@ -17,17 +17,19 @@ from model_checks import (
     naive_biases,
     result_of,
     run_mm,
+    simulated_users,
     tiny_pair,
     write_world,
 )
 from numpy.typing import NDArray
+from test_rating_statistics import naive_log_shares, naive_spread
 
 from dataset_tools.feature_store import read_store, write_store
 from dataset_tools.synthetic import SyntheticPair, make_pair
 from recbole_cdr_mm.data.dataset import PairDataset
-from recbole_cdr_mm.data.folds import SimulatedUsers, draw_folds
 from recbole_cdr_mm.data.pair import Ratings
 from recbole_cdr_mm.errors import ConfigError
+from recbole_cdr_mm.layers.adjacent_categories import AdjacentCategories
 from recbole_cdr_mm.layers.rating_distribution import mean
 from recbole_cdr_mm.model.statistics_start import StatisticsStart
 
@@ -39,12 +41,6 @@ PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 @pytest.fixture(scope="module")
 def data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_world(tiny_pair(), tmp_path_factory.mktemp("data"))
-
-
-def simulated_users(run: Run, *, is_met: bool = True) -> SimulatedUsers:
-    dataset, n_folds = run.dataset, run.config["simulation_folds"]
-    fold = draw_folds(dataset.pair, dataset.split, n_folds, run.config["seed"])
-    return SimulatedUsers(fold, n_folds, is_met)
 
 
 def fitted(
@@ -61,21 +57,6 @@ def scores(floor: StatisticsStart, user: Any, item: Any) -> Floats:
 
 
 # Plain NumPy, slow and obvious
-
-
-def naive_shares(ratings: list[float], everything: list[float]) -> list[float]:
-    """Of up to five values: five ratings of the domain's shares, and one more in the domain."""
-    values = sorted(set(everything))
-    overall = [(everything.count(v) + 1 / len(values)) / (len(everything) + 1) for v in values]
-    return [
-        float(np.log((ratings.count(v) + 5 * share) / (len(ratings) + 5)))
-        for v, share in zip(values, overall, strict=True)
-    ]
-
-
-def naive_spread(errors: list[float], everything: list[float]) -> float:
-    average = np.mean(np.square(everything))
-    return float(np.sqrt((np.sum(np.square(errors)) + 5 * average) / (len(errors) + 5)))
 
 
 class NaiveItems:
@@ -101,7 +82,7 @@ class NaiveItems:
             bias,
             np.log(1 + len(places)),
             naive_spread([self.errors[n] for n in places], self.errors),
-            *naive_shares([self.ratings[n] for n in places], self.ratings),
+            *naive_log_shares([self.ratings[n] for n in places], self.ratings),
             bias**2,
         ]
 
@@ -130,7 +111,7 @@ class NaiveUsers:
             bias,
             np.log(1 + len(places)),
             naive_spread([self.errors[n] for n in places], self.errors),
-            *naive_shares([self.items.ratings[n] for n in places], self.items.ratings),
+            *naive_log_shares([self.items.ratings[n] for n in places], self.items.ratings),
             sum(self.items.bias[self.chosen[n]] for n in places) / total,
             sum(self.popularity[n] - average for n in places) / total,
             bias**2,
@@ -139,11 +120,11 @@ class NaiveUsers:
 
 
 class NaiveFloor:
-    """Features, regression and average again; the distribution is the model's own."""
+    """Features, regression and average again, and what the distribution is fitted on."""
 
-    def __init__(self, run: Run, floor: StatisticsStart) -> None:
+    def __init__(self, run: Run) -> None:
         dataset, train = run.dataset, run.dataset.split.train
-        self.categories, self.values = floor.categories, np.unique(train.rating)
+        self.values = np.unique(train.rating)
         self.fold = simulated_users(run).fold.numpy()
         self.users = NaiveUsers(dataset.pair.source)
         without = [train.where(self.fold[train.user] != f) for f in range(5)]
@@ -159,7 +140,17 @@ class NaiveFloor:
         self.weight = 1 / np.sqrt(counts)
         self.weight /= self.weight.mean()
         rating = train.rating[rows].astype(np.float64)
-        self.fit(features, rating - raw[:, 0], folds)
+        noise, penalty = self.fit(features, rating - raw[:, 0], folds)
+        self.categories = AdjacentCategories(torch.from_numpy(self.values), features.shape[1])
+        penalties = np.full(
+            features.shape[1], max(200.0, noise / self.categories.unit**2 * penalty)
+        )
+        penalties[0] = 0  # of BiasTransfer's score
+        self.categories.fit(
+            *(torch.from_numpy(column) for column in (features, rating, self.weight)),
+            penalty=torch.from_numpy(penalties),
+            spread_penalty=300,
+        )
 
     def raw(self, user: int, item: int, fold: int = 5) -> list[float]:
         items = self.of_folds[fold]
@@ -180,7 +171,8 @@ class NaiveFloor:
             0
         ]
 
-    def fit(self, x: Floats, y: Floats, fold: Floats) -> None:
+    def fit(self, x: Floats, y: Floats, fold: Floats) -> tuple[float, float]:
+        """Fit the regression; its error on folds that are left out, and its penalty."""
         unit = np.mean(self.weight @ x**2)
         errors = []
         for share in PENALTIES:
@@ -193,6 +185,7 @@ class NaiveFloor:
         best = PENALTIES[int(np.argmin(errors))] * unit
         self.intercept, *weights = self.solve(x, y, self.weight, best)
         self.weights = np.array(weights)
+        return min(errors) / len(x), best
 
     def score(self, user: int, item: int, fold: int = 5) -> float:
         raw = np.array(self.raw(user, item, fold))
@@ -207,7 +200,7 @@ class TestArithmetic:
     @classmethod
     def both(cls, data_path: Path) -> tuple[Run, StatisticsStart, NaiveFloor]:
         run, floor = fitted(data_path, item_features="id")
-        return run, floor, NaiveFloor(run, floor)
+        return run, floor, NaiveFloor(run)
 
     def test_of_cold_users(self, both: tuple[Run, StatisticsStart, NaiveFloor]) -> None:
         run, floor, naive = both
@@ -226,6 +219,24 @@ class TestArithmetic:
         found = floor.of_simulated(torch.from_numpy(user), torch.from_numpy(item))
         np.testing.assert_allclose(found.numpy(), expected, atol=2e-4)
         assert np.abs(scores(floor, user, item) - expected).max() > 0.01
+
+    def test_the_distribution_is_fitted_on_the_same(
+        self, both: tuple[Run, StatisticsStart, NaiveFloor]
+    ) -> None:
+        run, floor, naive = both
+        test = run.dataset.split.test
+        x = np.array(
+            [
+                naive.standardised(np.array(naive.raw(u, i)))
+                for u, i in zip(test.user, test.item, strict=True)
+            ]
+        )
+        expected = naive.categories(torch.from_numpy(x).float())
+        user, item = torch.from_numpy(test.user), torch.from_numpy(test.item)
+        own_mean = mean(expected, floor.values)
+        found = floor.probabilities(user, item, own_mean)  # so nothing is tilted
+        torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+        assert expected.std(0).max() > 0.05
 
     def test_the_distribution_has_the_mean_asked_for(
         self, both: tuple[Run, StatisticsStart, NaiveFloor]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recbole_cdr_mm.data.pair import Pair
-from recbole_cdr_mm.data.split import ColdStartSplit
+from recbole_cdr_mm.data.split import ColdStartSplit, overlapped_training_users
 from recbole_cdr_mm.errors import ConfigError
 
 
@@ -28,7 +28,7 @@ def draw_folds(pair: Pair, split: ColdStartSplit, n_folds: int, seed: int) -> Te
     Raises:
         ConfigError: If there are fewer such users than folds.
     """
-    users = np.intersect1d(pair.overlapped_users, split.train.user)
+    users = overlapped_training_users(pair, split)
     if len(users) < n_folds:
         raise ConfigError(
             f"simulation_folds {n_folds} needs as many overlapped training users; there are"

@@ -19,11 +19,13 @@ def sparse_rows(ratings: Ratings, users: NDArray[np.int64], items: slice) -> Ten
         items: The ids of the domain's items, m of them.
 
     Returns:
-        Sparse float64 (n, m), coalesced.
+        Sparse float64 (n, m), coalesced; 1 also where an item was rated more than once.
     """
     own = ratings.where(np.isin(ratings.user, users))
     place = np.stack([np.searchsorted(users, own.user), own.item - items.start])  # (2, N)
     ones = torch.ones(len(own), dtype=torch.float64)
     shape = len(users), items.stop - items.start
     indices = torch.from_numpy(place)
-    return torch.sparse_coo_tensor(indices, ones, shape, check_invariants=True).coalesce()
+    rows = torch.sparse_coo_tensor(indices, ones, shape, check_invariants=True).coalesce()
+    rows.values().fill_(1.0)
+    return rows

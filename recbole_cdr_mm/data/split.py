@@ -52,6 +52,11 @@ class ColdStartSplit:
         return replace(self, **{n: getattr(self, n).at_least(threshold) for n in names})
 
 
+def overlapped_training_users(pair: Pair, split: ColdStartSplit) -> NDArray[np.int64]:
+    """Ids of the users with ratings in both domains who are trained on, sorted, (n,)."""
+    return np.intersect1d(pair.overlapped_users, split.train.user)
+
+
 @dataclass(frozen=True)
 class FewShot:
     """How many target ratings of a cold-start user are revealed, and how many are never tested.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 Scale = Literal["sum", "root", "unit"]
 
 _ITEMS_AT_ONCE = 1 << 16
+_PAIRS_AT_ONCE = 1 << 15
 
 
 class HistoryProfile(nn.Module):
@@ -23,14 +24,15 @@ class HistoryProfile(nn.Module):
         size: p, of an item's vector.
         scale: `sum`: as it is; `root`: divided by the square root of the number of items; `unit`:
             to length 1.
+        is_kept: Whether checkpoints hold the items' vectors.
     """
 
     item_e: Tensor
 
-    def __init__(self, n_items: int, size: int, scale: Scale) -> None:
+    def __init__(self, n_items: int, size: int, scale: Scale, *, is_kept: bool = True) -> None:
         super().__init__()
         self.scale = scale
-        self.register_buffer("item_e", torch.zeros(n_items, size))
+        self.register_buffer("item_e", torch.zeros(n_items, size), persistent=is_kept)
 
     def forward(self, item: Tensor, row: Tensor, n_rows: int) -> Tensor:
         """Add up ragged histories.
@@ -54,13 +56,14 @@ class HistoryProfile(nn.Module):
         return total / count.sqrt().unsqueeze(1)
 
 
-def row_basis(rows: Tensor, rank: int) -> Tensor:
+def row_basis(rows: Tensor, rank: int, seed: int) -> Tensor:
     """An orthonormal basis of the space that sparse rows span, or of its main directions.
 
     Args:
         rows: Sparse (n, m), float64.
         rank: r, the most directions that are kept. With n <= r the basis is exact; else it comes
-            from a randomised singular value decomposition, drawn from torch's global generator.
+            from a randomised singular value decomposition.
+        seed: Of what that draws.
 
     Returns:
         Directions as columns, float32 (m, r); columns of zeros where there are fewer directions.
@@ -74,7 +77,9 @@ def row_basis(rows: Tensor, rank: int) -> Tensor:
         kept = energy > 1e-9 * energy[-1]
         directions = rows.T @ (vectors[:, kept] / energy[kept].sqrt())  # (m, k)
     else:
-        _, _, directions = torch.svd_lowrank(rows, q=min(rank, m), niter=4)  # (m, k)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            _, _, directions = torch.svd_lowrank(rows, q=min(rank, m), niter=4)  # (m, k)
     basis = directions.new_zeros(m, rank, dtype=torch.float32)
     basis[:, : directions.shape[1]] = directions
     return basis
@@ -94,4 +99,5 @@ def score_profiles(profile: Tensor, weight: Tensor, row: Tensor, item: Tensor) -
     """
     if len(row) >= 0.5 * len(profile) * len(weight):
         return (profile @ weight.T)[row, item]
-    return (profile[row] * weight[item]).sum(1)
+    parts = torch.arange(len(row), device=row.device).split(_PAIRS_AT_ONCE)
+    return torch.cat([(profile[row[part]] * weight[item[part]]).sum(1) for part in parts])

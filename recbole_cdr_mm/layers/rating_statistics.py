@@ -135,7 +135,9 @@ def text_prior(texts: Texts, mean: Tensor, count: Tensor, shrinkage: float) -> T
         Float64 (I,); 0 without text.
     """
     rated = texts.known & (count > 0)
-    weight = 1 / (1 / shrinkage + 1 / count[rated])  # (n,), one over the variance of a mean
+    known = count[rated]  # (n,)
+    # One over the variance of a mean; without shrinkage that of the biases alone, any will do.
+    weight = shrinkage * known / (shrinkage + known) if shrinkage else torch.ones_like(known)
     fold = torch.arange(len(weight)) % _TEXT_FOLDS
     ridge = fit_fold_ridge(texts.directions[rated], mean[rated], weight, fold, _TEXT_FOLDS)
     prior = torch.where(texts.known, ridge(texts.directions), 0.0)

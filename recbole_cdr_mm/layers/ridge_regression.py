@@ -31,10 +31,6 @@ class RidgeRegression:
     features: Tensor
     energy: Tensor
 
-    def rotate(self, features: Tensor) -> Tensor:
-        """Features of any rows in the same form, (B, p) to (B, r)."""
-        return (features - self.centre) @ self.rotation
-
     def shrinkage(self, penalty: float) -> Tensor:
         """What each column of F' Y is multiplied with, 1 / (energy + l t), (r,)."""
         mean_energy = self.energy.sum() / len(self.features)
@@ -58,7 +54,7 @@ def decompose(features: Tensor) -> RidgeRegression:
     >>> x, y = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [5.0]])
     >>> ridge = decompose(x)
     >>> weights = ridge.shrinkage(1.0).unsqueeze(1) * (ridge.features.T @ y.double())
-    >>> y.mean(0) + ridge.rotate(torch.tensor([[2.0]])) @ weights
+    >>> y.mean(0) + (torch.tensor([[2.0]]) - ridge.centre) @ ridge.rotation @ weights
     tensor([[4.3333]], dtype=torch.float64)
     """
     features = features.double()

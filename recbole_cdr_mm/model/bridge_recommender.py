@@ -47,7 +47,7 @@ class BridgeRecommender(CrossDomainRecommender):
     """
 
     final_stage = "bridge"
-    shared_properties: ClassVar[tuple[str, ...]] = ("base_model", "bridge")
+    shared_properties: ClassVar[tuple[str, ...]] = ("base_model", "bridge", "simulated_users")
     _view: ColdView
 
     def __init__(self, config: Any, dataset: PairDataset) -> None:
@@ -77,14 +77,14 @@ class BridgeRecommender(CrossDomainRecommender):
 
     def build_floor(self, dataset: PairDataset) -> StartingFloor:
         """What the bridge's score is added to."""
-        if self.starts_from_floor:
+        if self.starts_from_rating_floor:
             return CalibratedStart(self.n_users, self.n_items, self.config)
         return PlainStart(self.n_users, self.n_items)
 
     # Stages
 
     def stages(self, dataset: PairDataset, validate: Callable[[], float] | None) -> list[Stage]:
-        """Pre-training of both domains, the bridge, and the initialisation stage of few-shot."""
+        """Pre-training of what is needed, the bridge, and the initialisation stage of few-shot."""
         pair, train = dataset.pair, dataset.split.train
         if self.config["select_epoch"] == "last":
             validate = None
@@ -100,7 +100,7 @@ class BridgeRecommender(CrossDomainRecommender):
                 prepare=lambda: self._enter_bridge_stage(dataset),
                 training=self.bridge_training(dataset) if self.floor.takes_bridge else None,
                 validate=validate,
-                keeps_start=self.starts_from_floor,
+                keeps_start=self.starts_from_rating_floor,
                 requires=tuple(stage.name for stage in pretraining),
             ),
         ]
@@ -182,11 +182,12 @@ class BridgeRecommender(CrossDomainRecommender):
         warm = self.is_warm[user]  # (B,)
         known = self.target(torch.where(warm, user, 0), item)  # (B,)
         user_e = self._bridged_e(torch.where(warm, 0, user))  # (B, k)
-        floor = self.floor(user, item)  # (B,)
+        floor_user, bias = user, known.new_zeros(())
         if self.few_shot is not None:
             user_e, bias = self.few_shot(user, user_e)
-            floor = self.floor(self.few_shot.floor_user(user), item) + bias
-        return torch.where(warm, known, floor + self._product(user_e, item))
+            floor_user = self.few_shot.floor_user(user)
+        cold = self.floor(floor_user, item) + bias + self._product(user_e, item)
+        return torch.where(warm, known, cold)
 
     def train(self, mode: bool = True) -> BridgeRecommender:
         """Switch between training and evaluation; vectors are transformed once per evaluation."""
@@ -197,7 +198,10 @@ class BridgeRecommender(CrossDomainRecommender):
         """Transformed vectors, (B,) to (B, k); zeros for padding and users without a source vector.
 
         Each user's is made when it is first asked for, and kept until the end of the evaluation.
+        Where no bridge is trained they are all zeros.
         """
+        if not self.floor.takes_bridge:
+            return self.cold_item_e.new_zeros(len(user), self.cold_item_e.shape[1])
         if self._bridged is None:
             self._bridged = self.cold_item_e.new_zeros(self.n_users, self.cold_item_e.shape[1])
             self._is_bridged = torch.ones_like(self.is_warm)
@@ -250,14 +254,14 @@ class BridgeRecommender(CrossDomainRecommender):
         return bool(self.config["bridge_loss"] == "task")
 
     @property
-    def starts_from_floor(self) -> bool:
-        """Whether the bridge's score is added to the calibrated floor."""
+    def starts_from_rating_floor(self) -> bool:
+        """Whether the floor predicts ratings, and is fitted on simulated cold-start users."""
         return self.config["start_from_floor"] and self.config["eval_task"] == "rating"
 
     def _enter_bridge_stage(self, dataset: PairDataset) -> None:
         """Fit the floor, and make the view of the trained target model."""
         simulated = None
-        if self.starts_from_floor:
+        if self.starts_from_rating_floor:
             n_folds = self.config["simulation_folds"]
             fold = draw_folds(dataset.pair, dataset.split, n_folds, self.config["seed"])
             is_met = self.config["simulate_cold_users"] and self.trains_on_ratings
@@ -353,7 +357,9 @@ class BridgeRecommender(CrossDomainRecommender):
         warm = torch.nonzero(self.is_warm).squeeze(1)
         mean_e = self.target.place(self.target.users(warm)).mean(0)  # (k,)
         # The floor is fitted to users whose bias is 0 on average; the plain view is not.
-        mean_bias = none.sum() if self.starts_from_floor else self.target.users.biases(warm).mean()
+        mean_bias = (
+            none.sum() if self.starts_from_rating_floor else self.target.users.biases(warm).mean()
+        )
         revealed = dataset.split.revealed
         if start == "mean":
             return mean_e.expand(len(users), -1), none + mean_bias

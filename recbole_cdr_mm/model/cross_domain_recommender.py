@@ -17,6 +17,7 @@ from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.loader import DrawingLoader, RowLoader
 from recbole_cdr_mm.data.negatives import NegativeSampler
 from recbole_cdr_mm.data.pair import DomainName, Ratings
+from recbole_cdr_mm.data.split import overlapped_training_users
 from recbole_cdr_mm.errors import ConfigError, DataFormatError, StageError
 from recbole_cdr_mm.layers.all_pairs import score_all_pairs, user_slices
 from recbole_cdr_mm.layers.losses import (
@@ -188,7 +189,7 @@ class CrossDomainRecommender(GeneralRecommender):
         Raises:
             DataFormatError: If there is none.
         """
-        users = np.intersect1d(dataset.pair.overlapped_users, dataset.split.train.user)
+        users = overlapped_training_users(dataset.pair, dataset.split)
         if not len(users):
             raise DataFormatError(
                 "No overlapped training user has a target rating of positive_threshold"

@@ -71,15 +71,19 @@ class MetaMMCDR(PTUPCDR):
             )
         self.text = self._projection("text", dataset)
         self.image = self._projection("image", dataset)
+        if not self.floor.takes_bridge:
+            for parameter in (*self.source.parameters(), *self.bridge_parameters):
+                parameter.requires_grad_(False)
 
     def build_floor(self, dataset: PairDataset) -> StartingFloor:
         """With `start_from_floor` a `RidgeMixture` in rankings, a `StatisticsStart` for ratings.
 
         Raises:
-            ConfigError: If `point_estimate: median` needs a distribution, and there is none.
+            ConfigError: If `point_estimate: median` needs a distribution, and there is none, or
+                features are asked for that nothing reads.
         """
         reads_text = "text" in _PARTS[self.config["item_features"]]
-        if self.starts_from_floor:
+        if self.starts_from_rating_floor:
             values = self.distinct_ratings(dataset)
             return StatisticsStart(dataset, self.config, values, texts=reads_text)
         if self.config["point_estimate"] == "median":
@@ -88,8 +92,21 @@ class MetaMMCDR(PTUPCDR):
                 " `start_from_floor` is False (so it is in `preset: paper`). Leave one of them out."
             )
         if self.config["start_from_floor"]:
+            self._check_read_in_rankings()
             return RidgeMixture(dataset, self.config, texts=reads_text)
         return super().build_floor(dataset)
+
+    def _check_read_in_rankings(self) -> None:
+        """Refuse what only a bridge would read, where none is trained."""
+        for key, values in (
+            ("item_features", ("id", "text", "both")),
+            ("target_item_features", ("id",)),
+        ):
+            if self.config[key] not in values:
+                raise ConfigError(
+                    f"`{key}: {self.config[key]}` is for a bridge, and none is trained on the floor"
+                    f" of rankings. Give --{key}={values[0]}, or --start_from_floor=False."
+                )
 
     @property
     def rating_values(self) -> Tensor | None:

@@ -6,12 +6,12 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.folds import draw_folds
+from recbole_cdr_mm.data.split import overlapped_training_users
 from recbole_cdr_mm.layers.calibration import ColdFloor
 from recbole_cdr_mm.layers.rating_distribution import RatingDistribution
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
@@ -63,7 +63,7 @@ class RatingFloor(CrossDomainRecommender):
     def draw_folds(self, dataset: PairDataset) -> tuple[Tensor, int]:
         """Folds of simulated cold-start users (U,), and their number; 0 where none are needed."""
         pair, split = dataset.pair, dataset.split
-        n_users = len(np.intersect1d(pair.overlapped_users, split.train.user))
+        n_users = len(overlapped_training_users(pair, split))
         if self.distribution is None or n_users < 2:
             return torch.zeros(pair.n_users, dtype=torch.int64), 0
         n_folds = min(self.config["simulation_folds"], n_users)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,8 +12,11 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from recbole_cdr_mm.data.dataset import PairDataset
+from recbole_cdr_mm.data.features import ItemFeatures
 from recbole_cdr_mm.data.folds import SimulatedUsers
 from recbole_cdr_mm.data.sparse_rows import sparse_rows
+from recbole_cdr_mm.data.split import overlapped_training_users
+from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.layers.history_profile import HistoryProfile, row_basis, score_profiles
 from recbole_cdr_mm.layers.ridge_regression import RidgeRegression, decompose
 from recbole_cdr_mm.layers.stacking import stack
@@ -50,12 +53,12 @@ class RidgeMixture(StartingFloor):
     profiles of their source histories: their source rows, these rows in the main directions of all
     source users' rows, and the texts of what they liked; with two penalties, and with target rows
     as they are or divided by the root of the user's number of positives. With the popularity among
-    these users, and among users of the target domain alone, these are 14 predictions. Each says
-    what it would have said of a training user without that user's target row, in closed form. On
-    these left-out predictions a stacked regression fits how much each is believed. The sum is one
-    linear map from a user's profile to the target items.
+    these users, and among users of the target domain alone, these are 14 predictions, and 10
+    without texts. Each says what it would have said of a training user without that user's target
+    row, in closed form. On these left-out predictions a stacked regression fits how much each is
+    believed. The sum is one linear map from a user's profile to the target items.
 
-    An item that no training user has liked has the mean of those with the nearest texts.
+    An item without a positive in training has, with texts, the mean of those with the nearest ones.
 
     The score is log(softplus(sum / e)), e the mean of all target rows: the order is that of the
     sum, and differences are those of log-probabilities, as the losses of few-shot have them. No
@@ -63,13 +66,17 @@ class RidgeMixture(StartingFloor):
 
     Args:
         dataset: The pair.
-        config: Gives row_rank.
-        texts: Whether the text profile is among the profiles, and target texts are read.
+        config: Gives row_rank and seed.
+        texts: Whether the text profile is among the profiles, and target texts are read, of the
+            domains that have texts.
+
+    Raises:
+        ConfigError: If there are fewer than two overlapped training users.
 
     Source: none; Breiman 1996 for the stacking, and see `RidgeRegression`.
     """
 
-    takes_bridge = False
+    takes_bridge: ClassVar[bool] = False
     weight: Tensor
     scale: Tensor
 
@@ -77,28 +84,39 @@ class RidgeMixture(StartingFloor):
         super().__init__()
         pair = dataset.pair
         n_source_items = 1 + pair.n_source_items
-        self.users = np.intersect1d(pair.overlapped_users, dataset.split.train.user)
+        self.users = overlapped_training_users(pair, dataset.split)
+        if len(self.users) < 2:
+            raise ConfigError(
+                "The floor of rankings needs two overlapped training users with a target rating of"
+                f" positive_threshold {config['positive_threshold']} or more; there are"
+                f" {len(self.users)}. Lower it, or the ratios of test and validation users, raise"
+                " overlap_ratio, or give --start_from_floor=False."
+            )
         self.first_item = n_source_items
         rank = min(config["row_rank"], len(self.users), pair.n_source_items)
         size = min(_DIRECTIONS, pair.n_source_items)
         self.rows = HistoryProfile(n_source_items, rank, "sum")
         self.directions = HistoryProfile(n_source_items, size, "root")
         self.likes: HistoryProfile | None = None
-        self.texts: Tensor | None = None
-        if texts:
-            domains = [d for d in ("source", "target") if d in dataset.text_domains]
-            features = dataset.features("text", domains)
-            known = torch.from_numpy(features.known)
-            self.texts = centred_texts(torch.from_numpy(features.matrix), known)  # (I, d)
-            self.likes = HistoryProfile(n_source_items, self.texts.shape[1], "unit")
-        n_weights = 1 + sum(profile.item_e.shape[1] for profile in self._profiles().values())
+        self._features: ItemFeatures | None = None
+        if texts and dataset.text_domains:
+            self._features = dataset.features("text", dataset.text_domains)
+            item_texts = self._texts(self._features)  # (I, d)
+            self.likes = HistoryProfile(n_source_items, item_texts.shape[1], "unit", is_kept=False)
+            self.likes.item_e.copy_(item_texts[:n_source_items])
+        n_weights = 1 + sum(profile.item_e.shape[1] for profile in self._kinds().values())
         self.register_buffer("weight", torch.zeros(pair.n_items - self.first_item, n_weights))
         self.register_buffer("scale", torch.tensor(1.0))
-        self._histories = dataset.histories()
+        self._histories, self._seed = dataset.histories(), config["seed"]
 
-    def _profiles(self) -> dict[str, HistoryProfile]:
+    def _kinds(self) -> dict[str, HistoryProfile]:
         profiles = {"rows": self.rows, "directions": self.directions, "texts": self.likes}
         return {name: profile for name, profile in profiles.items() if profile is not None}
+
+    @staticmethod
+    def _texts(features: ItemFeatures) -> Tensor:
+        """Centred texts of all items, (I, d)."""
+        return centred_texts(torch.from_numpy(features.matrix), torch.from_numpy(features.known))
 
     # Scores
 
@@ -108,14 +126,16 @@ class RidgeMixture(StartingFloor):
         expected = score_profiles(
             self.profile(users), self.weight, place, item - self.first_item
         )  # (B,)
-        return softplus(expected / self.scale).clamp(min=1e-12).log()
+        expected = expected / self.scale
+        # Far below 0 the softplus is exp(expected).
+        return torch.where(expected < -20, expected, softplus(expected).log())
 
     def profile(self, user: Tensor) -> Tensor:
         """All profiles of users side by side, and a 1 for the intercept, (B,) to (B, p + 1)."""
-        parts = [self._profile(profile, user) for profile in self._profiles().values()]
+        parts = [self._of_kind(profile, user) for profile in self._kinds().values()]
         return torch.cat([*parts, parts[0].new_ones(len(user), 1)], dim=1)
 
-    def _profile(self, profile: HistoryProfile, user: Tensor) -> Tensor:
+    def _of_kind(self, profile: HistoryProfile, user: Tensor) -> Tensor:
         self._histories = self._histories.to(user.device)
         item, _, row = self._histories.of(user)
         return profile(item, row, len(user))
@@ -136,8 +156,7 @@ class RidgeMixture(StartingFloor):
         self._fit_profiles(dataset)
         users = torch.from_numpy(self.users)
         bridges = [
-            self._regress(self._profile(profile, users), rows)
-            for profile in self._profiles().values()
+            self._regress(self._of_kind(profile, users), rows) for profile in self._kinds().values()
         ]
         weights = stack(_LeftOut(bridges, rows, others).parts())
         self.scale.fill_(rows.sum() / rows.shape[0] / rows.shape[1])
@@ -154,7 +173,7 @@ class RidgeMixture(StartingFloor):
     def _names(self) -> list[str]:
         own = [
             f"{name}/{penalty:g}/{exponent:g}"
-            for name in self._profiles()
+            for name in self._kinds()
             for exponent in _EXPONENTS
             for penalty in _PENALTIES
         ]
@@ -166,14 +185,9 @@ class RidgeMixture(StartingFloor):
         everyone = sparse_rows(source, np.unique(source.user), items)  # (n, m)
         length = everyone.sum(1).to_dense().sqrt()  # (n,)
         at_unit_length = everyone * (1 / length).unsqueeze(1)  # (n, m)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(dataset.config["seed"])
-            own = sparse_rows(source, self.users, items)
-            self.rows.item_e[1:] = row_basis(own, self.rows.item_e.shape[1])
-            size = self.directions.item_e.shape[1]
-            self.directions.item_e[1:] = row_basis(at_unit_length, size)
-        if self.likes is not None and self.texts is not None:
-            self.likes.item_e.copy_(self.texts[: self.first_item])
+        own = sparse_rows(source, self.users, items)
+        for profile, rows in ((self.rows, own), (self.directions, at_unit_length)):
+            profile.item_e[1:] = row_basis(rows, profile.item_e.shape[1], self._seed)
 
     @staticmethod
     def _regress(profile: Tensor, rows: Tensor) -> _Bridge:
@@ -191,8 +205,8 @@ class RidgeMixture(StartingFloor):
         """Give items without a positive in training the weights of those with similar texts."""
         seen = torch.zeros(len(self.weight), dtype=torch.bool)
         seen[torch.from_numpy(dataset.split.train.item) - self.first_item] = True
-        if self.texts is not None and not seen.all():
-            texts = self.texts[self.first_item :]  # (I, d)
+        if self._features is not None and not seen.all():
+            texts = self._texts(self._features)[self.first_item :]  # (I, d)
             self.weight[~seen] = mean_of_neighbours(
                 texts[~seen], texts[seen], self.weight[seen], n_neighbours=_NEIGHBOURS
             )

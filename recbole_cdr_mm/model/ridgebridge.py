@@ -23,6 +23,7 @@ from recbole_cdr_mm.stage import Stage
 
 _ROW_SCALES = {"raw": 0.0, "unit": 0.5}  # powers of the number of items that a row is divided by
 _PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)  # in mean squared lengths of a row
+_UNCHOSEN = ("raw", 3.0)  # scale and penalty without validation users
 
 
 class RidgeBridge(CrossDomainRecommender):
@@ -86,7 +87,8 @@ class RidgeBridge(CrossDomainRecommender):
         scales = [config["row_scale"]] if config["row_scale"] else [*_ROW_SCALES]
         penalties = [config["ridge_penalty"]] if config["ridge_penalty"] else [*_PENALTIES]
         if validate is None:
-            scales, penalties = scales[:1], penalties[len(penalties) // 2 :][:1]
+            scales = [config["row_scale"] or _UNCHOSEN[0]]
+            penalties = [config["ridge_penalty"] or _UNCHOSEN[1]]
         fits = self._fits(dataset, scales, penalties)
         if len(scales) * len(penalties) == 1:
             self._take_over(next(fits))
@@ -113,10 +115,8 @@ class RidgeBridge(CrossDomainRecommender):
     ) -> Iterator[_Fit]:
         """Fit with each scale and penalty, on the CPU."""
         pair, users = dataset.pair, self.overlapped_training_users(dataset)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config["seed"])
-            source = sparse_rows(pair.source, users, pair.items("source"))  # (n, m)
-            self.rows.item_e[1:] = row_basis(source, self.rows.item_e.shape[1])
+        source = sparse_rows(pair.source, users, pair.items("source"))  # (n, m)
+        self.rows.item_e[1:] = row_basis(source, self.rows.item_e.shape[1], self.config["seed"])
         target = sparse_rows(dataset.split.train, users, pair.items("target"))  # (n, I)
         mean = target.sum(0).to_dense() / len(users)  # (I,)
         for scale in scales:

@@ -31,7 +31,7 @@ class StartingFloor(nn.Module):
         Args:
             target: The trained target model.
             dataset: The pair; only its training part is read.
-            simulated: The folds of simulated cold-start users; None with `eval_task: ranking` and
+            simulated: The folds of simulated cold-start users; None with `eval_task: ranking` or
                 without `start_from_floor`.
 
         Returns:
