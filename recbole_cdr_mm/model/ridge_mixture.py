@@ -57,7 +57,8 @@ class RidgeMixture(StartingFloor):
     these users, and among users of the target domain alone, these are 14 predictions, and 10
     without texts. Each says what it would have said of a training user without that user's target
     row, in closed form. On these left-out predictions, of 4,096 users at most, a stacked regression
-    fits how much each is believed. The sum is one linear map from a user's profile to the target items.
+    fits how much each is believed. The sum is one linear map from a user's profile to the target
+    items.
 
     An item without a positive in training has, with texts, the mean of those with the nearest ones.
 
