@@ -31,6 +31,7 @@ from recbole_cdr_mm.quick_start import main
 from recbole_cdr_mm.stage import Stage, Training
 
 META = {"model": "MetaMMCDR", **TINY}
+NO_FLOOR = {"start_from_floor": False, "simulate_cold_users": False}
 TARGET = {"model": "TargetMF", **TINY}
 
 
@@ -147,13 +148,15 @@ class TestBestEpoch:
             ([0.02, 0.04, 0.03], True, 2),
             ([0.04, 0.05, 0.03], True, 2),
             ([-0.04, -0.05], True, 0),
+            ([0.01, 0.02, 0.03, 0.04], True, 4),  # small gains do not try its patience
+            ([0.01, 0.0, 0.0, 0.0, 0.05], True, 0),  # without any it ends after two
         ],
     )
     def test_a_start_that_is_kept_until_a_gain_is_beyond_noise(
         self, data_path: Path, gains: list[float], keeps_start: bool, best: int
     ) -> None:
         """40 users, whose errors fall by the gain and 0.1 more or less."""
-        run = build_run(data_path, **TARGET, metrics=["MAE"], valid_metric="MAE", stopping_step=10)
+        run = build_run(data_path, **TARGET, metrics=["MAE"], valid_metric="MAE", stopping_step=1)
         rows = {"user": torch.arange(40), "rating": torch.full((40,), 3.0)}
         noise = 0.1 * torch.tensor([1.0, -1.0]).repeat(20)
         errors = iter([torch.ones(40), *(1 - gain + noise for gain in gains)])
@@ -180,7 +183,7 @@ class TestBestEpoch:
         _, _, after = run.trainer.stages_seen[0]
         assert not changed(run.trainer.epochs_seen["target", 6], after)
 
-    @pytest.mark.parametrize("model", [TARGET, META])
+    @pytest.mark.parametrize("model", [TARGET, META | NO_FLOOR])
     def test_validation_users_choose(self, data_path: Path, model: dict[str, Any]) -> None:
         run = build_run(data_path, **{**model, "epochs": 5, "learning_rate": 0.03})
         seen: list[float] = []
@@ -299,7 +302,8 @@ class TestResult:
         assert torch.equal(first["split_seed"], first["as_it_is"])
 
     def test_another_seed_another_model(self, data_path: Path) -> None:
-        first, other = (build_run(data_path, **META, seed=seed).fit() for seed in (1, 2))
+        runs = (build_run(data_path, **META, **NO_FLOOR, seed=seed).fit() for seed in (1, 2))
+        first, other = runs
         parameters = {name for name, _ in first.model.named_parameters()}
         same = parameters - changed(snapshot(first.model), snapshot(other.model))
         assert same <= {"text.missing"}

@@ -32,6 +32,7 @@ class Progress:
     Attributes:
         reports: Of the stages begun, in order; the last one may be under way.
         stale: Validations since the best one, for early stopping.
+        peak: The validation metric of the best one, whether or not that epoch counts.
         finished: Stages that are over.
         best: The trained parameters of the best epoch of the stage under way, by name.
         start: The validation rows of a stage that `keeps_start`, as predicted before its training.
@@ -39,6 +40,7 @@ class Progress:
 
     reports: list[StageReport] = field(default_factory=list)
     stale: int = 0
+    peak: float | None = None
     finished: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
     start: dict[str, Tensor] = field(default_factory=dict)
@@ -190,6 +192,7 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
         elif stage.validate:
             report.valid_metric = stage.validate()
             report.validated(report.valid_metric)
+            self.progress.peak = report.valid_metric
             self._keep_best(training)
             if stage.keeps_start:
                 self.progress.start = self._columns()
@@ -240,16 +243,18 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
         score = stage.validate()
         report.validated(score)
         self.tensorboard.add_scalar(f"Valid_score/{stage.name}", score, epoch)
-        worst = float("-inf") if self.valid_metric_bigger else float("inf")
-        report.valid_metric, self.progress.stale, _, is_best = early_stopping(
-            score if self._beats_start() else worst,
-            report.valid_metric,
+        self.progress.peak, self.progress.stale, _, _ = early_stopping(
+            score,
+            self.progress.peak,
             self.progress.stale,
             max_step=self.stopping_step,
             bigger=self.valid_metric_bigger,
         )
+        assert report.valid_metric is not None  # the start was validated
+        gain = score - report.valid_metric
+        is_best = (gain if self.valid_metric_bigger else -gain) >= 0 and self._beats_start()
         if is_best:
-            report.best_epoch = report.epochs
+            report.valid_metric, report.best_epoch = score, report.epochs
             self._keep_best(training)
         if self._verbose:
             self.logger.info(
