@@ -17,9 +17,9 @@ from recbole_cdr_mm.data.pair import Ratings
 from recbole_cdr_mm.data.sparse_rows import sparse_rows
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 from recbole_cdr_mm.layers.history_profile import HistoryProfile, row_basis
+from recbole_cdr_mm.layers.item_texts import centred_texts, expected_from_texts
 from recbole_cdr_mm.layers.ridge_regression import decompose
 from recbole_cdr_mm.layers.stacking import stack
-from recbole_cdr_mm.layers.text_neighbours import centred_texts, mean_of_neighbours
 
 PENALTIES, EXPONENTS = (3.0, 30.0), (0.0, 0.5)
 
@@ -128,7 +128,7 @@ class TestStack:
         np.testing.assert_allclose(weights.numpy(), [3.0, 0.0], atol=1e-4)
 
 
-class TestTextNeighbours:
+class TestCentredTexts:
     def test_against_numpy(self) -> None:
         rng = np.random.default_rng(3)
         features = rng.standard_normal((9, 4)).astype(np.float32)
@@ -140,23 +140,36 @@ class TestTextNeighbours:
         unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
         unit[4] = 0
         np.testing.assert_allclose(texts, unit, rtol=1e-4, atol=1e-6)
-        values = rng.standard_normal((6, 2)).astype(np.float32)
-        filled = mean_of_neighbours(
-            torch.from_numpy(texts[6:]),
-            torch.from_numpy(texts[:6]),
-            torch.from_numpy(values),
-            n_neighbours=2,
-        )
-        for i in range(6, 9):
-            near = sorted(range(6), key=lambda j, i=i: -(unit[i] @ unit[j]))[:2]
-            weight = [max(0.0, unit[i] @ unit[j]) ** 3 for j in near]
-            expected = np.average(values[near], axis=0, weights=weight)
-            np.testing.assert_allclose(filled[i - 6].numpy(), expected, rtol=1e-3, atol=1e-5)
 
-    def test_an_item_without_text_gets_the_mean(self) -> None:
-        values = torch.tensor([[1.0], [3.0]])
-        filled = mean_of_neighbours(torch.zeros(1, 2), torch.eye(2), values, n_neighbours=2)
-        assert filled.item() == 2.0
+
+class TestExpectedFromTexts:
+    def test_against_numpy(self) -> None:
+        """The fourth item has no text, and no more have the seventh and the last."""
+        rng = np.random.default_rng(3)
+        texts = rng.standard_normal((9, 3)).astype(np.float32)
+        texts[[3, 6, 8]] = 0
+        values = rng.standard_normal((9, 2)).astype(np.float32)
+        seen = np.arange(9) < 7
+        found = expected_from_texts(
+            *(torch.from_numpy(column) for column in (texts, values, seen)), penalty=2.0
+        )
+        told = [0, 1, 2, 4, 5]
+        x, y = texts[told], values[told]
+        centred = x - x.mean(0)
+        penalty = 2 * (centred**2).sum() / len(x)
+        weights = np.linalg.solve(centred.T @ centred + penalty * np.eye(3), centred.T @ y)
+        expected = [y.mean(0) + (texts[7] - x.mean(0)) @ weights, values[[3, 6]].mean(0)]
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+    def test_without_any_text(self) -> None:
+        values, seen = torch.tensor([[1.0], [3.0], [9.0]]), torch.arange(3) < 2
+        found = expected_from_texts(torch.zeros(3, 2), values, seen, penalty=1.0)
+        assert found.tolist() == [[2.0]]
+
+    def test_where_all_that_is_seen_has_a_text(self) -> None:
+        texts = torch.tensor([[1.0], [-1.0], [0.0]])
+        values, seen = torch.tensor([[1.0], [3.0], [9.0]]), torch.arange(3) < 2
+        assert expected_from_texts(texts, values, seen, penalty=1.0).tolist() == [[2.0]]
 
 
 # The mixture
@@ -255,22 +268,23 @@ def test_pairs_and_full_rows_have_the_same_scores(trained: Run) -> None:
     torch.testing.assert_close(pairs, row[:20], rtol=1e-4, atol=1e-4)
 
 
-def test_an_item_that_nobody_has_rated_is_like_its_neighbours_by_text(trained: Run) -> None:
+def test_an_item_that_nobody_has_rated_has_what_its_text_lets_expect(trained: Run) -> None:
     reference = Reference(trained)
     floor, split = trained.model.floor, trained.dataset.split
     seen = np.zeros(trained.dataset.pair.n_items - reference.first, dtype=bool)
     seen[split.train.item - reference.first] = True
-    unseen = np.flatnonzero(~seen)
-    assert len(unseen)
     texts = reference.texts[reference.first :]
-    rated = np.flatnonzero(seen)
-    for i in unseen[:5]:
-        cosine = texts[rated] @ texts[i]
-        near = rated[np.argsort(-cosine)[:20]]
-        share = np.maximum(texts[near] @ texts[i], 0) ** 3
-        weight = floor.weight[near].numpy()
-        expected = share @ weight / share.sum() if share.sum() else floor.weight[rated].mean(0)
-        np.testing.assert_allclose(floor.weight[i].numpy(), expected, rtol=1e-3, atol=1e-5)
+    has_text = texts.any(1)
+    told, unseen = np.flatnonzero(seen & has_text), np.flatnonzero(~seen & has_text)
+    assert len(unseen)
+    x, weight = texts[told], floor.weight.numpy()
+    centred = x - x.mean(0)
+    penalty = 3 * (centred**2).sum() / len(x)
+    gram = centred.T @ centred + penalty * np.eye(x.shape[1])
+    of_text = np.linalg.solve(gram, centred.T @ weight[told])
+    for i in unseen:
+        expected = weight[told].mean(0) + (texts[i] - x.mean(0)) @ of_text
+        np.testing.assert_allclose(weight[i], expected, rtol=1e-3, atol=1e-5)
 
 
 def test_nothing_is_trained_by_gradient_but_the_target_model(trained: Run) -> None:

@@ -18,16 +18,16 @@ from recbole_cdr_mm.data.sparse_rows import sparse_rows
 from recbole_cdr_mm.data.split import overlapped_training_users
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.layers.history_profile import HistoryProfile, row_basis, score_profiles
+from recbole_cdr_mm.layers.item_texts import centred_texts, expected_from_texts
 from recbole_cdr_mm.layers.ridge_regression import RidgeRegression, decompose
 from recbole_cdr_mm.layers.stacking import stack
-from recbole_cdr_mm.layers.text_neighbours import centred_texts, mean_of_neighbours
 from recbole_cdr_mm.model.base_models import MF
 from recbole_cdr_mm.model.starting_floor import StartingFloor
 
 _PENALTIES = (3.0, 30.0)  # of the ridge regressions, in mean squared lengths of a row
 _EXPONENTS = (0.0, 0.5)  # a user's target row is divided by its number of positives to this power
 _DIRECTIONS = 64  # of all users' source rows
-_NEIGHBOURS = 20  # of an item that nobody has rated
+_TEXT_PENALTY = 3.0  # of the regression of items' weights on their texts
 _STACKED_USERS = 4096  # are enough for 14 weights
 _USERS_AT_ONCE = 64
 
@@ -60,7 +60,8 @@ class RidgeMixture(StartingFloor):
     fits how much each is believed. The sum is one linear map from a user's profile to the target
     items.
 
-    An item without a positive in training has, with texts, the mean of those with the nearest ones.
+    With texts, an item without a positive in training has the weights that its text lets expect, by
+    a ridge regression on the texts of the others.
 
     The score is log(softplus(sum / e)), e the mean of all target rows: the order is that of the
     sum, and differences are those of log-probabilities, as the losses of few-shot have them. No
@@ -204,13 +205,13 @@ class RidgeMixture(StartingFloor):
         return _Bridge(ridge, torch.stack(moments), torch.stack(means))
 
     def _fill_unseen(self, dataset: PairDataset) -> None:
-        """Give items without a positive in training the weights of those with similar texts."""
+        """Give items without a positive in training the weights that their texts let expect."""
         seen = torch.zeros(len(self.weight), dtype=torch.bool)
         seen[torch.from_numpy(dataset.split.train.item) - self.first_item] = True
         if self._features is not None and not seen.all():
             texts = self._texts(self._features)[self.first_item :]  # (I, d)
-            self.weight[~seen] = mean_of_neighbours(
-                texts[~seen], texts[seen], self.weight[seen], n_neighbours=_NEIGHBOURS
+            self.weight[~seen] = expected_from_texts(
+                texts, self.weight, seen, penalty=_TEXT_PENALTY
             )
 
 

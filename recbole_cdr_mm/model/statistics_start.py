@@ -14,6 +14,7 @@ from recbole_cdr_mm.data.folds import SimulatedUsers
 from recbole_cdr_mm.data.pair import Pair, Ratings
 from recbole_cdr_mm.layers.adjacent_categories import AdjacentCategories, tilt
 from recbole_cdr_mm.layers.fold_ridge import fit_fold_ridge
+from recbole_cdr_mm.layers.item_texts import centred_texts
 from recbole_cdr_mm.layers.rating_distribution import mean
 from recbole_cdr_mm.layers.rating_statistics import (
     N_ITEM_COLUMNS,
@@ -25,7 +26,6 @@ from recbole_cdr_mm.layers.rating_statistics import (
     text_directions,
     user_statistics,
 )
-from recbole_cdr_mm.layers.text_neighbours import centred_texts
 from recbole_cdr_mm.model.base_models import MF
 from recbole_cdr_mm.model.floors import fit_domain_biases
 from recbole_cdr_mm.model.starting_floor import StartingFloor
