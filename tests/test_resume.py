@@ -47,7 +47,8 @@ def train_and_die(trainer, stage, training, report):
 StagedTrainer._train_one_epoch = train_and_die
 sys.exit(main(arguments))
 """
-META = {"model": "MetaMMCDR", **TINY, "learning_rate": 0.03, "stopping_step": 2, "epochs": 6}
+FLOOR = {"model": "MetaMMCDR", **TINY, "learning_rate": 0.03, "stopping_step": 2, "epochs": 6}
+META = {**FLOOR, "start_from_floor": False, "simulate_cold_users": False}
 SMALL = {"model": "TargetMF", **TINY, "epochs": 2}
 
 
@@ -68,20 +69,34 @@ def whole(data_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return result_of(data_path, tmp_path_factory.mktemp("whole"), **META)
 
 
+def kill(data_path: Path, folder: Path, stage: str, values: dict[str, Any]) -> None:
+    """Run until the third epoch of a stage."""
+    command = [sys.executable, "-c", KILLED, stage, *command_line(data_path, folder, **values)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+
 class TestKilled:
     @pytest.mark.parametrize("stage", ["source", "target", "bridge"])
     def test_goes_on_to_the_same_result(
         self, data_path: Path, tmp_path: Path, whole: dict[str, Any], stage: str
     ) -> None:
-        command = [sys.executable, "-c", KILLED, stage, *command_line(data_path, tmp_path, **META)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        killed = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        kill(data_path, tmp_path, stage, META)
         assert not (tmp_path / "result.json").exists()
         progress = load_checkpoint(only_checkpoint(tmp_path))["progress"]
         last = progress["reports"][-1]
         assert (last["name"], last["epochs"]) == (stage, 2)
         assert result_of(data_path, tmp_path, **META, resume=True) == whole
+
+    def test_remembers_the_floor_that_has_to_be_beaten(
+        self, data_path: Path, tmp_path: Path
+    ) -> None:
+        whole = result_of(data_path, tmp_path / "whole", **FLOOR)
+        kill(data_path, tmp_path, "bridge", FLOOR)
+        progress = load_checkpoint(only_checkpoint(tmp_path))["progress"]
+        assert {"user", "rating", "prediction"} <= progress["start"].keys()
+        assert result_of(data_path, tmp_path, **FLOOR, resume=True) == whole
 
     def test_something_was_at_stake(self, whole: dict[str, Any]) -> None:
         """The bridge's best epoch lies before the kill, and its last one after it."""

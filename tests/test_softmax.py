@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,6 @@ from model_checks import (
     TINY,
     Run,
     build_run,
-    command_line,
     planted_world,
     result_of,
     tiny_pair,
@@ -30,7 +25,7 @@ from test_cmf import squared_norms
 from test_emcdr import transformed as mapped
 from test_few_shot import FewShotReference, errors_and_distances, fitted, target_items
 from test_metammcdr import NO_FLOOR, MetaReference
-from test_resume import KILLED
+from test_resume import kill
 
 CE: dict[str, Any] = {"eval_task": "ranking", "loss_type": "CE"}
 DENOMINATORS: dict[str, dict[str, Any]] = {
@@ -235,8 +230,5 @@ def test_goes_on_after_a_kill(
 ) -> None:
     values = {"model": "PTUPCDR", **TINY, "epochs": 4, **denominator}
     whole = result_of(data_path, tmp_path / "whole", **values)
-    command = [sys.executable, "-c", KILLED, stage, *command_line(data_path, tmp_path, **values)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    kill(data_path, tmp_path, stage, values)
     assert result_of(data_path, tmp_path, **values, resume=True) == whole
