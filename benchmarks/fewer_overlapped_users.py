@@ -212,6 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seeds", type=_seeds, default=[1, 2, 3], help="separated by commas (1,2,3)"
     )
+    parser.add_argument("--preset", choices=("default", "paper"), help="of all models; all have it")
     parser.add_argument("--metric", help="by default the one that chooses on validation users")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time")
     options, others = parser.parse_known_args(argv)
@@ -219,13 +220,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         ratios = sorted({1.0, *options.overlap_ratios}, reverse=True)
         models = options.models or MODELS[options.eval_task]
+        preset = {"preset": options.preset} if options.preset else {}
         values = {
             "title": f"Fewer overlapped users: {options.dataset}, {options.eval_task}",
             "datasets": [options.dataset],
             "models": models,
             "eval_tasks": [options.eval_task],
             "seeds": options.seeds,
-            "variants": [{"name": NAME, "model": models, "overlap_ratio": ratios}],
+            "variants": [{"name": NAME, "model": models, "overlap_ratio": ratios, **preset}],
         }
         with atomic_path(options.out / "plan.yaml") as file:
             file.write_text(yaml.safe_dump(values), encoding="utf-8")
