@@ -12,7 +12,6 @@ import polars as pl
 from scipy.special import ndtr
 
 from dataset_tools.convert.amazon_tasks import TABLE_1, TASKS
-from dataset_tools.feature_store import content_hash, item_texts, write_store
 from dataset_tools.options import check_choice
 from dataset_tools.synthetic import (
     CD,
@@ -25,6 +24,7 @@ from dataset_tools.synthetic import (
     describe,
     sphere,
     write_domains,
+    write_planted_store,
 )
 from recbole_cdr_mm.errors import ConfigError
 
@@ -251,16 +251,8 @@ class _Domain:
         matrix = rng.standard_normal((len(self.items), len(direction)), dtype=np.float32)
         matrix *= FEATURE_NOISE
         matrix += np.where(self.item_group == 0, 1, -1).astype(np.float32)[:, None] * direction
-        texts = item_texts(pd.DataFrame(self.items.to_dict(as_series=False)), ["title", "text"])
-        info = {
-            "encoder": "planted",
-            "revision_or_hash": f"seed {seed}",
-            "pooling": "none",
-            "fields": ["title", "text"],
-            "counts": {"items": len(texts), "with_text": len(texts), "truncated": 0},
-            "content_hash": content_hash(texts.keys(), texts.values()),
-        }
-        write_store(folder, name, "text", list(texts), matrix, info)
+        items = pd.DataFrame(self.items.to_dict(as_series=False))
+        write_planted_store(folder, name, items, items["item_id"].tolist(), matrix, seed)
 
 
 def _slices(n: int) -> Iterator[slice]:

@@ -415,16 +415,32 @@ def write_planted_features(pair: SyntheticPair, data_path: Path, name: str, dim:
         planted_features(pair, dim),
         strict=True,
     ):
-        texts = item_texts(items, ["title", "text"])
-        info = {
-            "encoder": "planted",
-            "revision_or_hash": f"seed {pair.seed}",
-            "pooling": "none",
-            "fields": ["title", "text"],
-            "counts": {"items": len(items), "with_text": len(ids), "truncated": 0},
-            "content_hash": content_hash(texts.keys(), texts.values()),
-        }
-        write_store(data_path / domain, domain, "text", ids, matrix, info)
+        write_planted_store(data_path / domain, domain, items, ids, matrix, pair.seed)
+
+
+def write_planted_store(
+    folder: Path, domain: str, items: pd.DataFrame, ids: list[str], matrix: np.ndarray, seed: int
+) -> None:
+    """Write planted features of a domain's items as its text feature store.
+
+    Args:
+        folder: Of the domain.
+        domain: Its name.
+        items: All its items, with their texts.
+        ids: The items that have features.
+        matrix: Their features, float32 (I, d).
+        seed: What they were made with.
+    """
+    texts = item_texts(items, ["title", "text"])
+    info = {
+        "encoder": "planted",
+        "revision_or_hash": f"seed {seed}",
+        "pooling": "none",
+        "fields": ["title", "text"],
+        "counts": {"items": len(items), "with_text": len(ids), "truncated": 0},
+        "content_hash": content_hash(texts.keys(), texts.values()),
+    }
+    write_store(folder, domain, "text", ids, matrix, info)
 
 
 def make_dataset(

@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--dataset",
         type=plain_name,
         required=True,
-        help="the pair; domains get _movie and _cd added",
+        help="the pair; domains get _movie and _cd added, or what those of the task are",
     )
     parser.add_argument(
         "--task",

@@ -55,7 +55,7 @@ class StartingFloor(nn.Module):
 
         Asked of a floor that `takes_bridge`, and while the bridge is trained.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # nobody asks a floor that takes no bridge
 
 
 class AdditiveFloor(StartingFloor):
