@@ -7,6 +7,7 @@ true line; and the writers leave no leading double quote, so that both readers s
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,19 +51,22 @@ def read_inter(
         encoding: Of the file.
 
     Returns:
-        One row per line, in file order: users and items as text, ratings and, if the file has them,
-        times as float64. Other columns are left out.
+        One row per line, in file order: users and items as categories, which are their sorted
+        tokens, ratings and, if the file has them, times as float64. Other columns are left out.
 
     Raises:
         DataFormatError: If the file is missing or malformed; names file and line.
     """
     types = {user_field: "token", item_field: "token", rating_field: "float"}
+    low, high = rating_range
+    frame = _read_without_fault(path, types, {time_field: "float"}, separator, encoding)
+    if frame is not None and frame[rating_field].between(low, high).all():
+        return frame
     table = _read(path, types, {time_field: ("float",)}, separator, encoding)
     for field in (user_field, item_field):
         table.refuse(field, table.frame[field].to_numpy() == "", lambda _: "is empty")
     for field in table.frame.columns.intersection([rating_field, time_field]):
         table.frame[field] = table.numbers(field)
-    low, high = rating_range
     ratings = table.frame[rating_field].to_numpy()
     table.refuse(
         rating_field,
@@ -70,7 +74,8 @@ def read_inter(
         lambda cell: f"{cell:g} is outside {low:g} to {high:g}",
         "Set `rating_range` in the config to the range of these ratings, or correct the rating.",
     )
-    return table.frame
+    tokens = {field: table.frame[field].astype(object) for field in (user_field, item_field)}
+    return table.frame.assign(**{field: pd.Categorical(cells) for field, cells in tokens.items()})
 
 
 def read_items(
@@ -259,6 +264,53 @@ def _read(
     ).rename(columns={f"{field}:{kind}": field for field, kind in types.items()})
     frame = frame[[field for field in asked if field in types]]
     return _Table(path.name, types, frame, blank_lines)
+
+
+def _read_without_fault(
+    path: Path,
+    required: Mapping[str, str],
+    optional: Mapping[str, str],
+    separator: str,
+    encoding: str,
+) -> pd.DataFrame | None:
+    """Read the columns of a faultless file, tokens as categories, many times as fast as `_read`.
+
+    Args:
+        path: The file.
+        required: The columns that are wanted, `token` or `float`, by field.
+        optional: Others that are wanted where the file has them.
+        separator: What stands between two fields.
+        encoding: Of the file.
+
+    Returns:
+        None if anything is unusual: `_read` then says what, or reads it all the same.
+    """
+    if codecs.lookup(encoding).name != "utf-8" or len(separator.encode()) != 1:
+        return None
+    types = read_header(path, separator, encoding)
+    try:
+        read = pl.read_csv(path, separator=separator, quote_char=None, infer_schema=False)
+    except (pl.exceptions.PolarsError, OSError):
+        return None
+    if len(read.columns) != len(types) or not len(read) or sum(read.null_count().row(0)):
+        return None
+    read.columns = list(types)
+    columns: dict[str, object] = {}
+    for field, kind in {**required, **{f: k for f, k in optional.items() if f in types}}.items():
+        if types.get(field) != kind:
+            return None
+        if kind == "token":
+            tokens = read[field].unique().sort()
+            if tokens.str.contains("\r", literal=True).any():
+                return None
+            codes = read[field].cast(pl.Enum(tokens)).to_physical().to_numpy().astype(np.int32)
+            categories = pd.Index(tokens.to_list(), dtype=object)
+            columns[field] = pd.Categorical.from_codes(codes, categories)
+        else:
+            columns[field] = values = read[field].cast(pl.Float64, strict=False).to_numpy()
+            if not np.isfinite(values).all():
+                return None
+    return pd.DataFrame(columns)
 
 
 def _missing(path: Path) -> DataFormatError:

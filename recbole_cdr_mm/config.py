@@ -205,6 +205,7 @@ class MMConfig(Config):
             return
         if "train_batch_size" in self.given:  # what the user says of all stages wins
             values = {k: v for k, v in values.items() if not k.endswith("_batch_size")}
+            values["largest_batch_size"] = None
         self.internal_config_dict.update({k: v for k, v in values.items() if k in self._model_keys})
 
     def _checked(self, given: Mapping[str, Given], model: str) -> dict[str, Any]:
@@ -262,6 +263,14 @@ class MMConfig(Config):
                 f"`loss_type: {loss_type}` orders items and predicts no ratings. Leave it out, or"
                 " give --eval_task=ranking."
             )
+        if config["learner"] == "sparse_adam":
+            for name in ("weight_decay", "clip_grad_norm"):
+                if config[name]:
+                    raise ConfigError(
+                        f"`{name}: {config[name]}` needs the gradients of all rows of a table, and"
+                        " `learner: sparse_adam` has those of a batch. Give reg_weight instead, or"
+                        " --learner=adam."
+                    )
         if config.get("point_estimate") == "median" and task == "ranking":
             raise ConfigError(
                 "`point_estimate: median` is of ratings, and orders no items. Leave it out, or give"

@@ -17,10 +17,10 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from dataset_tools.atomic import read_inter, read_items, read_link
-from dataset_tools.feature_store import item_texts
 from recbole_cdr_mm.data.features import DomainFeatures, FeatureKind, ItemFeatures, load_features
 from recbole_cdr_mm.data.history import Histories, build_histories
 from recbole_cdr_mm.data.links import keep_links
+from recbole_cdr_mm.data.loading_cache import ItemTexts, LoadingCache
 from recbole_cdr_mm.data.pair import DomainName, Pair, Ratings, join_domains
 from recbole_cdr_mm.data.profiles import UserProfiles, user_profiles
 from recbole_cdr_mm.data.split import ColdStartSplit, FewShot, split_cold_start
@@ -59,6 +59,7 @@ class PairDataset(Dataset):
             "target": config["target_dataset"],
         }
         self._features: dict[tuple[str, ...], ItemFeatures] = {}
+        self._cache = LoadingCache(config["loading_cache"])
         self._texts = {d: self._tokens_with_text(name) for d, name in self._domains.items()}
         frames = {domain: self._read_domain(name) for domain, name in self._domains.items()}
         frames["source"] = self._link_users(frames["source"])
@@ -142,7 +143,7 @@ class PairDataset(Dataset):
             wanted[domain] = DomainFeatures(
                 name,
                 kind,
-                functools.partial(self._read_items, name),
+                functools.partial(self._item_texts, name),
                 self._store_folder(name),
                 self._feature_command(kind, name),
             )
@@ -187,17 +188,16 @@ class PairDataset(Dataset):
         if not path.exists():
             raise DataFormatError(self._missing(name, path))
         config = self.config
-        frame = read_inter(
-            path,
-            user_field=self.uid_field,
-            item_field=self.iid_field,
-            rating_field=config["RATING_FIELD"],
-            time_field=self.time_field,
-            rating_range=tuple(config["rating_range"]),
-            separator=config["field_separator"],
-            encoding=config["encoding"],
-        )
-        frame = self._filter(frame)
+        options = {
+            "user_field": self.uid_field,
+            "item_field": self.iid_field,
+            "rating_field": config["RATING_FIELD"],
+            "time_field": self.time_field,
+            "rating_range": tuple(config["rating_range"]),
+            "separator": config["field_separator"],
+            "encoding": config["encoding"],
+        }
+        frame = self._filter(self._cache.ratings(path, options, read_inter))
         return frame.rename(
             columns={
                 self.uid_field: "user",
@@ -227,15 +227,6 @@ class PairDataset(Dataset):
         making = f"python -m dataset_tools {make} --data_path={self._root}"
         return [making, self._feature_command("text", name)]
 
-    def _read_items(self, name: str, fields: Sequence[str]) -> pd.DataFrame:
-        return read_items(
-            self._folder(name) / f"{name}.item",
-            item_field=self.iid_field,
-            fields=fields,
-            separator=self.config["field_separator"],
-            encoding=self.config["encoding"],
-        )
-
     def _filter(self, frame: pd.DataFrame) -> pd.DataFrame:
         """RecBole's own filters (duplicates, values, k-core), on one domain alone."""
         self.inter_feat, self.user_feat, self.item_feat = frame, None, None
@@ -264,7 +255,7 @@ class PairDataset(Dataset):
             return source
         link = read_link(Path(path), ("source_user_id", "target_user_id"))
         target_of = dict(link.itertuples(index=False))
-        users = sorted(source["user"].unique())
+        users = list(source["user"].cat.remove_unused_categories().cat.categories)
         unnamed = [user for user in users if user not in target_of]
         taken = set(unnamed) & {target_of[user] for user in users if user in target_of}
         if taken:
@@ -273,8 +264,8 @@ class PairDataset(Dataset):
                 " source user has this very token and is not in the file. Link that one too, or"
                 " rename it."
             )
-        renamed = source["user"].map(target_of)
-        return source.assign(user=renamed.fillna(source["user"]))
+        renamed = source["user"].cat.rename_categories(lambda user: target_of.get(user, user))
+        return source.assign(user=renamed.cat.reorder_categories(sorted(renamed.cat.categories)))
 
     # What RecBole's models see
 
@@ -347,11 +338,20 @@ class PairDataset(Dataset):
             },
         }
 
-    def _tokens_with_text(self, name: str) -> set[str]:
+    def _tokens_with_text(self, name: str) -> frozenset[str]:
         """Items of a domain with a title or text; none without an `.item` file."""
         if not (self._folder(name) / f"{name}.item").exists():
-            return set()
-        return set(item_texts(self._read_items(name, TEXT_FIELDS), TEXT_FIELDS))
+            return frozenset()
+        return self._item_texts(name, TEXT_FIELDS).items
+
+    def _item_texts(self, name: str, fields: Sequence[str]) -> ItemTexts:
+        path = self._folder(name) / f"{name}.item"
+        options = {
+            "item_field": self.iid_field,
+            "separator": self.config["field_separator"],
+            "encoding": self.config["encoding"],
+        }
+        return self._cache.texts(path, fields, options, read_items)
 
     def _check_parts(self) -> None:
         parts = {

@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from dataset_tools.feature_store import (
     ALIKE,
     FeatureStore,
     advice,
-    content_hash,
-    item_texts,
     matrix_hash,
     read_store,
 )
+from recbole_cdr_mm.data.loading_cache import ItemTexts
 from recbole_cdr_mm.data.pair import DomainName, Pair
 from recbole_cdr_mm.errors import DataFormatError
 
@@ -55,14 +54,14 @@ class DomainFeatures:
     Attributes:
         name: The domain.
         kind: `text` or `image`.
-        read_items: Reads the given fields of its `.item` file.
+        texts: Gives the texts that the given fields of its `.item` file make.
         store_folder: The folder of its feature store.
         command: What makes the store.
     """
 
     name: str
     kind: FeatureKind
-    read_items: Callable[[Sequence[str]], pd.DataFrame]
+    texts: Callable[[Sequence[str]], ItemTexts]
     store_folder: Path
     command: str
 
@@ -94,7 +93,8 @@ def load_features(pair: Pair, domains: Mapping[DomainName, DomainFeatures]) -> I
                 f"{_file(source)} has no row for any item of {source.name}."
                 f" Make it again with: {source.command}"
             )
-        matrix[ids.start + with_row] = store.matrix[rows[with_row]]
+        found = torch.from_numpy(store.matrix[rows[with_row]])  # NumPy is slow with float16
+        torch.from_numpy(matrix)[ids.start + with_row] = found.float()
         known[ids.start + with_row] = True
     return ItemFeatures(matrix, known)
 
@@ -113,13 +113,11 @@ def _open_store(source: DomainFeatures) -> FeatureStore:
 
 
 def _check_texts(source: DomainFeatures, store: FeatureStore) -> None:
-    fields = store.info["fields"]
-    by_token = item_texts(source.read_items(fields), fields)
-    found = content_hash(list(by_token), list(by_token.values()))
-    if found != store.info["content_hash"] or set(store.ids) != set(by_token):
+    found = source.texts(store.info["fields"])
+    if found.content_hash != store.info["content_hash"] or found.items != set(store.ids):
         raise DataFormatError(
             f"{_file(source)} was made from other texts than those of"
-            f" {source.name}.item: {_difference(set(store.ids), set(by_token))}."
+            f" {source.name}.item: {_difference(set(store.ids), found.items)}."
             f" Make it again with: {source.command}"
         )
 
@@ -136,7 +134,7 @@ def _file(source: DomainFeatures) -> str:
     return f"{source.store_folder / source.name}.{source.kind}.npy"
 
 
-def _difference(stored: set[str], present: set[str]) -> str:
+def _difference(stored: set[str], present: frozenset[str]) -> str:
     if stored == present:
         return "the items are the same, their texts are not"
     return (

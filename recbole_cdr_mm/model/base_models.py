@@ -164,8 +164,31 @@ class MF(nn.Module):
         Returns:
             Scores (B,).
         """
-        product = (self.place(user_e) * self.weight(item)).sum(1)
-        return self.offset(user_e, user_bias) + self.intercept(item) + product
+        return self._score(user_e, user_bias, self.items(item), self.items.biases(item))
+
+    def _score(
+        self, user_e: Tensor, user_bias: Tensor, item_e: Tensor, item_bias: Tensor
+    ) -> Tensor:
+        product = (self.place(user_e) * self.weigh(item_e)).sum(1)
+        return self.offset(user_e, user_bias) + self.intercept_of(item_e, item_bias) + product
+
+    def score_with_norms(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+        """Score pairs, and say what a penalty on their rows of the tables counts.
+
+        Each row is looked up once, for in training every look-up is one more gradient to add up.
+
+        Args:
+            user: User ids (B,).
+            item: Item ids (B,).
+
+        Returns:
+            Scores (B,), and squared norms of user vectors, item weights and biases, (B,).
+        """
+        user_e, user_bias = self.users(user), self.users.biases(user)
+        item_e, item_bias = self.items(item), self.items.biases(item)
+        norms = user_e.square().sum(1) + self.weigh(item_e).square().sum(1)
+        norms = norms + user_bias.square() + item_bias.square()
+        return self._score(user_e, user_bias, item_e, item_bias), norms
 
     def log_normalisers(self, user: Tensor) -> Tensor:
         """Logs of sum_i exp(score(u, i)) over all items of the domain, int64 (b,) to (b,)."""
@@ -188,7 +211,11 @@ class MF(nn.Module):
 
     def intercept(self, item: Tensor) -> Tensor:
         """The part of a score that is the same for all users, (B,) to (B,)."""
-        return self.mean + self.items.biases(item)
+        return self.intercept_of(self.items(item), self.items.biases(item))
+
+    def intercept_of(self, item_e: Tensor, item_bias: Tensor) -> Tensor:
+        """The same of items given by their vectors, (B, k) and (B,) to (B,)."""
+        return self.mean + item_bias
 
     def weight(self, item: Tensor) -> Tensor:
         """What a user's vector is multiplied with, (B,) to (B, k)."""
@@ -197,11 +224,6 @@ class MF(nn.Module):
     def weigh(self, item_e: Tensor) -> Tensor:
         """Item vectors as weights of a user's vector, (B, k) to (B, k)."""
         return item_e
-
-    def squared_norms(self, user: Tensor, item: Tensor) -> Tensor:
-        """Squared norms of user vectors, item weights and biases, (B,) and (B,) to (B,)."""
-        vectors = self.users(user).square().sum(1) + self.weight(item).square().sum(1)
-        return vectors + self.users.biases(user).square() + self.items.biases(item).square()
 
     @property
     def trained(self) -> tuple[nn.Parameter, ...]:
@@ -260,9 +282,9 @@ class MetricSpace(MF):
         """Minus the squared length of the user's vector, (B, k) and (B,) to (B,)."""
         return user_bias - self.place(user_e).square().sum(1)
 
-    def intercept(self, item: Tensor) -> Tensor:
-        """Minus the squared length of the item's vector, (B,) to (B,)."""
-        return -self.place(self.items(item)).square().sum(1)
+    def intercept_of(self, item_e: Tensor, item_bias: Tensor) -> Tensor:
+        """Minus the squared length of the item's vector, (B, k) and (B,) to (B,)."""
+        return -self.place(item_e).square().sum(1)
 
     def weigh(self, item_e: Tensor) -> Tensor:
         """2 v, (B, k) to (B, k)."""

@@ -121,7 +121,7 @@ class BridgeRecommender(CrossDomainRecommender):
             trains=self.bridge_parameters,
             loss=self.task_oriented_loss,
             loader=self.loader("meta", rows, dataset.pair.items("target")),
-            max_epochs=self.setting("meta", "epochs"),
+            max_epochs=self.max_epochs("meta"),
         )
 
     def _mapping_oriented(self, dataset: PairDataset) -> Training:
@@ -131,7 +131,7 @@ class BridgeRecommender(CrossDomainRecommender):
             trains=self.bridge_parameters,
             loss=self.mapping_oriented_loss,
             loader=self.row_loader("map", {self.USER_ID: torch.from_numpy(users)}),
-            max_epochs=self.setting("map", "epochs"),
+            max_epochs=self.max_epochs("map"),
         )
 
     @property
@@ -293,7 +293,7 @@ class BridgeRecommender(CrossDomainRecommender):
                 trains=few_shot.trained,
                 loss=self._few_shot_loss(few_shot, revealed.user),
                 loader=self.loader("few_shot", revealed, dataset.pair.items("target")),
-                max_epochs=self.setting("few_shot", "epochs"),
+                max_epochs=self.max_epochs("few_shot"),
                 learning_rate=self.config["few_shot_learning_rate"],
             )
         return Stage(

@@ -18,7 +18,7 @@ from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.loader import DrawingLoader
 from recbole_cdr_mm.data.negatives import NegativeSampler
 from recbole_cdr_mm.data.pair import Ratings
-from recbole_cdr_mm.model.base_models import MF, UserTable
+from recbole_cdr_mm.model.base_models import UserTable
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
 from recbole_cdr_mm.stage import EpochLoader, Stage, Training
 
@@ -57,7 +57,7 @@ class CMF(CrossDomainRecommender):
             trains=tuple(trained),
             loss=self.joint_loss,
             loader=self._joint_loader(dataset),
-            max_epochs=self.setting("joint", "epochs"),
+            max_epochs=self.max_epochs("joint"),
         )
         return [Stage(self.final_stage, training=training, validate=validate)]
 
@@ -69,14 +69,8 @@ class CMF(CrossDomainRecommender):
         for base, rows in ((self.source, ~is_target), (self.target, is_target)):
             if rows.any():
                 place = (torch.nonzero(rows).squeeze(1),)
-                losses = losses.index_put(place, self._losses(base, batch[rows]))
+                losses = losses.index_put(place, self.penalised_losses(base, batch[rows]))
         return (weight * losses).sum() / weight.sum()
-
-    def _losses(self, base: MF, batch: Interaction) -> Tensor:
-        """Losses of one domain's rows, with the penalty on their norms, (B,)."""
-        norms = base.squared_norms(batch[self.USER_ID], batch[self.ITEM_ID])  # (B,)
-        losses = self.losses_of_scores(base, base.log_normalisers, batch)  # (B,)
-        return losses + self.config["reg_weight"] * norms
 
     def rate(self, user: Tensor, item: Tensor) -> Tensor:
         """Scores of target items, for all users alike, (B,)."""

@@ -14,7 +14,7 @@ from recbole.utils import InputType
 from torch import Tensor
 
 from recbole_cdr_mm.data.dataset import PairDataset
-from recbole_cdr_mm.data.loader import DrawingLoader, RowLoader
+from recbole_cdr_mm.data.loader import DrawingLoader, RowLoader, grown_batch_size
 from recbole_cdr_mm.data.negatives import NegativeSampler
 from recbole_cdr_mm.data.pair import DomainName, Ratings
 from recbole_cdr_mm.data.split import overlapped_training_users
@@ -245,18 +245,11 @@ class CrossDomainRecommender(GeneralRecommender):
             items: The ids of the domain's items.
             validate: Measures on validation users; None where the last epoch counts.
         """
-        reg_weight = self.config["reg_weight"]
-
-        def loss(batch: Interaction) -> Tensor:
-            norms = base.squared_norms(batch[self.USER_ID], batch[self.ITEM_ID])  # (B,)
-            losses = self.losses_of_scores(base, base.log_normalisers, batch)  # (B,)
-            return (losses + reg_weight * norms).mean()
-
         training = Training(
             trains=base.trained,
-            loss=loss,
+            loss=lambda batch: self.penalised_losses(base, batch).mean(),
             loader=self.loader(name, rows, items),
-            max_epochs=self.setting(name, "epochs"),
+            max_epochs=self.max_epochs(name),
         )
         columns = tuple(self.columns(rows).values())
         shared = Pretraining(base, columns, self.pretraining_values) if validate is None else None
@@ -266,6 +259,18 @@ class CrossDomainRecommender(GeneralRecommender):
     def pretraining_values(self) -> Mapping[str, Any]:
         """Values of keys of the model's own YAML that its pre-training reads; none by default."""
         return {}
+
+    def penalised_losses(self, base: MF, batch: Interaction) -> Tensor:
+        """Losses of a domain's rows, with `reg_weight` of the norms of their vectors, (B,)."""
+        norms: list[Tensor] = []
+
+        def score(user: Tensor, item: Tensor) -> Tensor:
+            scores, squared_norms = base.score_with_norms(user, item)
+            norms.append(squared_norms[: len(batch)])  # negatives come behind the rows themselves
+            return scores
+
+        losses = self.losses_of_scores(score, base.log_normalisers, batch)
+        return losses + self.config["reg_weight"] * norms[0]
 
     def losses_of_scores(
         self,
@@ -325,9 +330,10 @@ class CrossDomainRecommender(GeneralRecommender):
 
     def row_loader(self, name: str, columns: Mapping[str, Tensor]) -> RowLoader:
         """Batches of columns, on the model's device."""
+        n_rows = len(next(iter(columns.values())))
         return RowLoader(
             {field: column.to(self.device) for field, column in columns.items()},
-            batch_size=self.setting(name, "batch_size"),
+            batch_size=self.batch_size(name, n_rows),
             seed=self.config["seed"],
             name=name,
         )
@@ -343,10 +349,19 @@ class CrossDomainRecommender(GeneralRecommender):
         """Negative items drawn for each row; 0 where the loss needs none, or takes all items."""
         return {"MSE": 0, "BPR": 1, "CE": self.config["ce_negatives"] or 0}[self.loss_type]
 
-    def setting(self, stage: str, key: str) -> Any:
-        """A stage's own `<stage>_<key>` where it is set, else the key for all stages."""
-        own = self.config[f"{stage}_{key}"]
-        return self.config[{"batch_size": "train_batch_size"}.get(key, key)] if own is None else own
+    def max_epochs(self, stage: str) -> int:
+        """A stage's own `<stage>_epochs` where it is set, else `epochs`."""
+        own: int | None = self.config[f"{stage}_epochs"]
+        return self.config["epochs"] if own is None else own
+
+    def batch_size(self, stage: str, n_rows: int) -> int:
+        """A stage's own `<stage>_batch_size` where it is set, else what fits its rows."""
+        own: int | None = self.config[f"{stage}_batch_size"]
+        if own is not None:
+            return own
+        return grown_batch_size(
+            n_rows, self.config["train_batch_size"], self.config["largest_batch_size"]
+        )
 
     def columns(self, ratings: Ratings) -> dict[str, Tensor]:
         """Ratings as columns under RecBole's field names."""

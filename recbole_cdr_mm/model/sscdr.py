@@ -95,7 +95,7 @@ class SSCDR(EMCDR):
             loader=DrawingLoader(
                 self.row_loader("map", {self.USER_ID: torch.from_numpy(users)}), draw
             ),
-            max_epochs=self.setting("map", "epochs"),
+            max_epochs=self.max_epochs("map"),
         )
 
     def semi_supervised_loss(self, batch: Interaction) -> Tensor:

@@ -16,8 +16,8 @@ OUTPUT_KEYS = frozenset(
     "config_files resume result_json save_predictions log_wandb wandb_project".split()
 )
 RUN_KEYS = OUTPUT_KEYS | frozenset(
-    "gpu_id use_gpu device worker state data_path feature_path checkpoint_dir pretrained_path"
-    " show_progress single_spec local_rank".split()
+    "gpu_id use_gpu device worker state data_path feature_path loading_cache checkpoint_dir"
+    " pretrained_path show_progress single_spec local_rank".split()
 )
 
 FINGERPRINTS = {

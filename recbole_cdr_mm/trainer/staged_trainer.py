@@ -23,6 +23,7 @@ from recbole_cdr_mm.trainer.cold_start_evaluation import ColdStartEvaluation, Nu
 from recbole_cdr_mm.trainer.pretrained import PretrainedStages
 from recbole_cdr_mm.trainer.report import StageReport
 from recbole_cdr_mm.trainer.resume import open_resumed, restore_model
+from recbole_cdr_mm.trainer.row_adam import RowAdam
 
 
 @dataclass
@@ -59,6 +60,9 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
         self.progress = Progress()
+        for module in model.modules():
+            if isinstance(module, nn.Embedding):
+                module.sparse = config["learner"] == "sparse_adam"
 
     @property
     def reports(self) -> list[StageReport]:
@@ -68,6 +72,15 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer | None:
         """None: RecBole asks for one over all parameters; each stage gets its own."""
         return None
+
+    def _optimiser_of(self, training: Training) -> torch.optim.Optimizer:
+        learning_rate = training.learning_rate or self.learning_rate
+        if self.config["learner"] == "sparse_adam":
+            return RowAdam(training.trains, learning_rate)
+        optimiser: torch.optim.Optimizer = super()._build_optimizer(
+            params=list(training.trains), learning_rate=learning_rate
+        )
+        return optimiser
 
     def fit(
         self,
@@ -182,11 +195,7 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
     def _descend(
         self, stage: Stage, training: Training, report: StageReport, resumed: dict[str, Any] | None
     ) -> None:
-        optimiser = super()._build_optimizer(
-            params=list(training.trains),
-            learning_rate=training.learning_rate or self.learning_rate,
-        )
-        self.optimizer = optimiser
+        self.optimizer = optimiser = self._optimiser_of(training)
         if resumed is not None and resumed["optimizer"] is not None:
             optimiser.load_state_dict(resumed["optimizer"])
         elif stage.validate:
