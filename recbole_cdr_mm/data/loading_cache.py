@@ -91,7 +91,7 @@ class LoadingCache:
         arrays = make()
         try:
             with atomic_path(file) as temporary, temporary.open("wb") as target:
-                np.savez(target, contents=np.array(contents), **arrays)
+                np.savez(target, contents=np.array(contents), **arrays)  # type: ignore[arg-type]
         except ConfigError as error:
             getLogger().warning(f"What was read of {path.name} is not kept for later. {error}")
         return arrays

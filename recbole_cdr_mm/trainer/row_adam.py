@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class RowAdam(torch.optim.Adam):
                     parameter.grad = None
         return super().step(closure)
 
-    def _move_rows(self, table: Tensor, gradient: Tensor, group: dict[str, float]) -> None:
+    def _move_rows(self, table: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[table]
         if not state:
             state["step"] = torch.tensor(0.0)  # as Adam has it
