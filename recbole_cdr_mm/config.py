@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import functools
 import importlib.resources
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,8 @@ class MMConfig(Config):
                 f"`loss_type: {loss_type}` orders items and predicts no ratings. Leave it out, or"
                 " give --eval_task=ranking."
             )
+        if config["nproc"] > 1 or config["world_size"] > 1:
+            self._check_processes()
         if config["learner"] == "sparse_adam":
             for name in ("weight_decay", "clip_grad_norm"):
                 if config[name]:
@@ -310,6 +313,25 @@ class MMConfig(Config):
                 )
         self._check_valid_metric(metrics)
 
+    def _check_processes(self) -> None:
+        config = self.final_config_dict
+        n_here, n_all = config["nproc"], config["world_size"]
+        if not self.is_ours:
+            raise ConfigError(
+                f"`nproc: {n_here}`, `world_size: {n_all}`: on a pair RecBole's own models run in"
+                " one process. Leave both out."
+            )
+        if config["enable_scaler"]:
+            raise ConfigError(
+                "`enable_scaler: True` scales the losses of each process by itself. Leave it out,"
+                " or run in one process."
+            )
+        if n_all > 0 and (n_all % n_here or config["group_offset"] % n_here):
+            raise ConfigError(
+                f"`world_size: {n_all}` and `group_offset: {config['group_offset']}` must be"
+                f" multiples of `nproc: {n_here}`, which each machine starts."
+            )
+
     def _check_fields(self) -> None:
         config = self.final_config_dict
         names = [f"{kind}_FIELD" for kind in ("USER_ID", "ITEM_ID", "RATING", "TIME", "LABEL")]
@@ -344,9 +366,18 @@ class MMConfig(Config):
         wanted = config["gpu_id"] if config["use_gpu"] else ""
         gpus = [g for g in str(wanted).strip("()").replace(" ", "").split(",") if g]
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if len(gpus) > 1:
+        n_here = int(os.environ.get("LOCAL_WORLD_SIZE", config["nproc"]))
+        if gpus and found and "gpu_id" not in self.given:
+            gpus = [str(number) for number in range(n_here)]
+            if n_here > found:
+                raise ConfigError(
+                    f"`nproc: {n_here}`: each process has a GPU of its own, and torch sees {found}."
+                    " Give fewer processes, or --use_gpu=False."
+                )
+        elif gpus and found and len(gpus) != n_here:
             raise ConfigError(
-                f"`gpu_id: {config['gpu_id']}`: a run uses one device so far. Give one of them."
+                f"`gpu_id: {config['gpu_id']}` names {len(gpus)} GPU(s) for {n_here} process(es),"
+                f" and each has one. Give --nproc={len(gpus)}, or as many GPUs as processes."
             )
         if "gpu_id" in self.given and any(not g.isdecimal() or int(g) >= found for g in gpus):
             raise ConfigError(
@@ -358,7 +389,8 @@ class MMConfig(Config):
         config["single_spec"], config["local_rank"] = True, 0
         config["device"] = torch.device("cpu")
         if gpus and found:
-            config["device"] = torch.device("cuda", int(gpus[0]))
+            own = gpus[int(os.environ.get("LOCAL_RANK", 0))]
+            config["device"] = torch.device("cuda", int(own))
             torch.cuda.set_device(config["device"])
 
     @property

@@ -29,6 +29,10 @@ class StageError(UserError):
     """A stage or a prediction that needs another stage to be trained first."""
 
 
+class ProcessError(UserError):
+    """A process of a run of several that has ended before its time."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Suggest the nearest known word.
 

@@ -43,10 +43,16 @@ def run_recbole_mm(
     Raises:
         UserError: For whatever the user can put right; see `errors`.
     """
-    config = _configure(model, dataset, config_file_list, config_dict, command_line)
+    arguments = model, dataset, config_file_list, config_dict, command_line
+    config = _configure(*arguments)
+    from recbole_cdr_mm import launch, ranks
     from recbole_cdr_mm.run import run
 
-    return run(config, saved=saved)
+    if launch.is_wanted(config):
+        result: dict[str, Any] = launch.launch(config, run_recbole_mm, *arguments, saved)
+        return result
+    with ranks.joined(config["device"]):
+        return run(config, saved=saved)
 
 
 def validate_recbole_mm(
@@ -80,7 +86,11 @@ def validate_recbole_mm(
         UserError: For whatever the user can put right; see `errors`.
     """
     config = _configure(model, dataset, config_file_list, config_dict, command_line)
+    from recbole_cdr_mm import launch
     from recbole_cdr_mm.run import validate
+
+    if launch.is_wanted(config):
+        raise ConfigError("A run of a search has one process. Leave `nproc` and `world_size` out.")
 
     return validate(config, saved=saved, on_validation=on_validation)
 

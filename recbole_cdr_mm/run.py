@@ -8,7 +8,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from logging import Logger, getLogger
+from logging import CRITICAL, Logger, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from recbole.data.utils import get_dataloader
 
 import recbole_cdr_mm
 from dataset_tools.safe_output import atomic_path, write_json
+from recbole_cdr_mm import ranks
 from recbole_cdr_mm.checkpoint import load_checkpoint
 from recbole_cdr_mm.config import MMConfig
 from recbole_cdr_mm.data.dataset import PairDataset
@@ -111,7 +112,7 @@ def run(config: MMConfig, *, saved: bool) -> dict[str, Any]:
         parts = assemble(config)
         logger.info(parts.model)
         trainer = build_trainer(config, parts.model)
-        options = {"show_progress": config["show_progress"]}
+        options: dict[str, Any] = {"show_progress": config["show_progress"] and ranks.is_first()}
         with closing(trainer.tensorboard):
             trainer.fit(parts.train_data, parts.valid_data or None, saved=saved, **options)
         options["load_best_model"] = saved
@@ -120,7 +121,8 @@ def run(config: MMConfig, *, saved: bool) -> dict[str, Any]:
         test = trainer.evaluate(parts.test_data, **options) or {}
         estimates["test"] = _estimates(trainer, config)
         result = _result(config, parts.pair, trainer, valid, test, estimates)
-        _write_outputs(config, parts.pair, trainer, result)
+        if ranks.is_first():
+            _write_outputs(config, parts.pair, trainer, result)
         logger.info(_short_table(result))
     return result
 
@@ -174,10 +176,13 @@ def validate(
 
 @contextmanager
 def _logging(config: MMConfig) -> Iterator[Logger]:
-    """RecBole's logger for this run alone: its file ends with the run."""
+    """RecBole's logger for this run alone: its file ends with the run. One process speaks."""
     logger = getLogger()
     before = list(logger.handlers)
-    recbole.utils.init_logger(config)
+    if ranks.is_first():
+        recbole.utils.init_logger(config)
+    else:
+        logger.setLevel(CRITICAL)
     try:
         yield logger
     finally:
@@ -241,6 +246,7 @@ def _result(
             "recbole_cdr_mm": recbole_cdr_mm.__version__,
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),
+            "processes": ranks.world_size(),
             **{name: importlib.metadata.version(name) for name in VERSIONS_OF},
         },
         "config": run_config(config),

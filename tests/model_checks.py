@@ -738,3 +738,9 @@ class FloorChecks:
         np.testing.assert_allclose(after, before + 2.5, rtol=1e-5)
         first, second = (run.evaluate() for run in runs)
         assert first == pytest.approx(second, abs=1e-5)
+
+
+def noise(scores: torch.Tensor, seed: int) -> torch.Tensor:
+    """What `break_ties` orders ties by."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(scores.shape, generator=generator, dtype=torch.float64)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model_checks import TINY, build_run, run_mm, tiny_pair, write_world
+from model_checks import TINY, build_run, noise, run_mm, tiny_pair, write_world
 from recbole.data.interaction import Interaction
 from small_pairs import frame
 
@@ -65,7 +65,7 @@ class TestRankingScores:
         scores = torch.tensor([[1.0, near, 1.0, -torch.inf, 0.0, -near, -1.0, 0.0]])
         seen = set()
         for seed in range(50):
-            broken = break_ties(scores, torch.Generator().manual_seed(seed))[0]
+            broken = break_ties(scores, noise(scores, seed))[0]
             order = broken.argsort(descending=True).tolist()
             assert order[0] == 1
             assert set(order[1:3]) == {0, 2}

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import recbole
 import torch
+from model_checks import noise
 from recbole.model.abstract_recommender import ContextRecommender, GeneralRecommender
 from recbole.model.context_aware_recommender.fm import FM
 
@@ -369,14 +370,14 @@ def test_different_scores_keep_their_order() -> None:
     values = {s for start in starts for s in (start, np.nextafter(start, np.float32(np.inf)))}
     ordered = torch.tensor(np.sort(np.float32(list(values))))
     for seed in range(50):
-        ties = break_ties(ordered[None].clone(), torch.Generator().manual_seed(seed))
+        ties = break_ties(ordered[None].clone(), noise(ordered[None], seed))
         assert (ties.diff() > 0).all()
 
 
 def test_equal_scores_come_in_different_orders() -> None:
     scores = torch.tensor([[0.0, 0.0, 0.0], [2.5, 2.5, -torch.inf], [-1.0, -1.0, -1.0]])
     orders = {
-        tuple(map(tuple, break_ties(scores, torch.Generator().manual_seed(s)).argsort().tolist()))
+        tuple(map(tuple, break_ties(scores, noise(scores, s)).argsort().tolist()))
         for s in range(1000)
     }
     assert len(orders) == 6 * 2 * 6

@@ -9,6 +9,8 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
+from recbole_cdr_mm import ranks
+
 _BATCHES = 256  # of an epoch, where batches grow with the rows
 
 
@@ -33,7 +35,7 @@ class RowLoader:
     """Batches of rows, in an order that depends on the seed, the name and the epoch only.
 
     So a resumed run sees the same batches as one that was never stopped, without any state of a
-    random generator in the checkpoint.
+    random generator in the checkpoint. In a run of several processes each sees its share of them.
 
     Args:
         columns: Tensors of one length (N,), by field name.
@@ -66,7 +68,10 @@ class RowLoader:
         device = next(iter(self._columns.values())).device
         self.generator = torch.Generator().manual_seed(self._stream * 100_003 + self._epoch)
         order = torch.randperm(self.n_rows, generator=self.generator).to(device)
-        for rows in order.split(self._batch_size):
+        if ranks.rank():  # the same order in all processes, but other draws for other rows
+            self.generator.manual_seed(self._stream * 100_003 + self._epoch + (ranks.rank() << 40))
+        for batch in order.split(self._batch_size):
+            rows = ranks.share(batch)
             yield Interaction({name: column[rows] for name, column in self._columns.items()})
 
 

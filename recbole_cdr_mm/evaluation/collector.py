@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
 
+from recbole_cdr_mm import ranks
 from recbole_cdr_mm.errors import ConfigError
 
 
@@ -52,8 +54,12 @@ class ColdStartCollector(Collector):
         }
 
     def get_data_struct(self) -> DataStruct:
-        """What was collected, as RecBole's metrics take it."""
+        """What was collected, by all processes of the run, as RecBole's metrics take it."""
         struct = super().get_data_struct()
+        collected = ranks.gathered(struct._data_dict)
+        if len(collected) > 1:
+            for name in {name: None for part in collected for name in part}:
+                struct.set(name, torch.cat([part[name] for part in collected if name in part]))
         for name, value in self._of_training.items():
             struct.set(name, value)
         return struct

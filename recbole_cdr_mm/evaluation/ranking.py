@@ -50,17 +50,17 @@ class Candidates:
         return scores
 
 
-def break_ties(scores: Tensor, generator: torch.Generator) -> Tensor:
+def break_ties(scores: Tensor, noise: Tensor) -> Tensor:
     """Order equal scores at random, and leave the order of different ones.
 
     Args:
         scores: float32 (B, I); may hold -inf.
-        generator: Draws the order of ties.
+        noise: Even random numbers in [0, 1), which order the ties, float64 (B, I).
 
     Returns:
         float64 (B, I), in the order of `scores`: the noise is smaller than the difference of any
         two float32 numbers.
     """
-    noise = torch.rand(scores.shape, generator=generator, dtype=torch.float64).to(scores.device)
+    noise = noise.to(scores.device)
     scores = scores.float().double()
     return torch.where(scores.isinf(), scores, scores * (1 + _RELATIVE * noise) + _ABSOLUTE * noise)

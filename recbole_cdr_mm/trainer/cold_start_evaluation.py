@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from recbole.trainer import Trainer
 from recbole.utils import EvaluatorType
 from torch import Tensor
 
+from recbole_cdr_mm import ranks
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.evaluation.collector import ColdStartCollector
 from recbole_cdr_mm.evaluation.estimates import measure_estimates
@@ -71,16 +73,33 @@ class ColdStartEvaluation(Trainer):
         model_file: str | None = None,
         show_progress: bool = False,
     ) -> dict[str, float] | None:
-        """Measure the model as RecBole does, on cold-start users."""
+        """Measure the model as RecBole does, on cold-start users; each process a share of them."""
+        result: dict[str, float] | None
         self._batches = []
         self._ties = torch.Generator().manual_seed(self.config["seed"])
         if eval_data:
             dataset = eval_data._dataset
             self._candidates = Candidates(dataset.pair, dataset.split, self.device)
-        result: dict[str, float] | None = super().evaluate(
-            eval_data, load_best_model, model_file, show_progress
-        )
+            self._sizes = iter([len(rows) for rows in eval_data.batch_sampler])
+            self._n_items = dataset.item_num
+            eval_data = ranks.share_of_batches(eval_data)
+            if not len(eval_data):  # fewer rows than processes
+                result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
+                self._gather_batches()
+                return result
+        result = super().evaluate(eval_data, load_best_model, model_file, show_progress)
+        self._gather_batches()
         return result
+
+    def _gather_batches(self) -> None:
+        """Give each process the rows of all."""
+        shares = ranks.gathered(self._batches)
+        if len(shares) > 1:
+            of_batches = itertools.zip_longest(*shares, fillvalue={})
+            self._batches = [
+                {name: ranks.in_turn([part[name] for part in parts if part]) for name in parts[0]}
+                for parts in of_batches
+            ]
 
     @property
     def predictions(self) -> dict[str, np.ndarray]:
@@ -107,11 +126,16 @@ class ColdStartEvaluation(Trainer):
     def _full_sort_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Tensor, Tensor]:
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(batched_data)
         user = interaction[self.config["USER_ID_FIELD"]].to(scores.device)
-        scores = break_ties(self._candidates.only(scores, user), self._ties)
+        scores = break_ties(self._candidates.only(scores, user), self._noise())
         if self.config["save_predictions"]:
             recommended = scores.topk(max(self.config["topk"])).indices
             self._batches.append({"user": user, "recommended": recommended})
         return interaction, scores, positive_u, positive_i
+
+    def _noise(self) -> Tensor:
+        """What orders the ties of the next batch, (B, I), as in a run of one process."""
+        shape = next(self._sizes), self._n_items
+        return torch.rand(shape, generator=self._ties, dtype=torch.float64)[ranks.own_rows()]
 
     def _neg_sample_batch_eval(self, batched_data: Any) -> tuple[Any, Tensor, Any, Any]:
         interaction, scores, positive_u, positive_i = super()._neg_sample_batch_eval(batched_data)

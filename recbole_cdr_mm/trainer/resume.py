@@ -17,7 +17,8 @@ OUTPUT_KEYS = frozenset(
 )
 RUN_KEYS = OUTPUT_KEYS | frozenset(
     "gpu_id use_gpu device worker state data_path feature_path loading_cache checkpoint_dir"
-    " pretrained_path show_progress single_spec local_rank".split()
+    " pretrained_path show_progress single_spec local_rank nproc"
+    " world_size ip port group_offset".split()
 )
 
 FINGERPRINTS = {

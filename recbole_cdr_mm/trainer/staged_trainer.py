@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -14,6 +14,7 @@ import torch
 from recbole.utils import early_stopping, set_color
 from torch import Tensor, nn
 
+from recbole_cdr_mm import ranks
 from recbole_cdr_mm.checkpoint import plain_config, save_checkpoint
 from recbole_cdr_mm.errors import StageError
 from recbole_cdr_mm.evaluation.significance import compare
@@ -174,14 +175,16 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
     def _take_over_or_train(self, stage: Stage, file: Path, resumed: dict[str, Any] | None) -> None:
         """Give a stage what another run trained, or train it and keep that for others."""
         assert stage.training is not None
-        with self._pretrained.reserved(file):
-            report = self._pretrained.load(file, stage)
+        with self._pretrained.reserved(file) if ranks.is_first() else nullcontext():
+            report = self._pretrained.load(file, stage) if ranks.of_first(file.exists()) else None
             if report is None:
                 self._descend(stage, stage.training, self.progress.reports[-1], resumed)
-                self._pretrained.save(file, stage, self.progress.reports[-1])
+                if ranks.is_first():
+                    self._pretrained.save(file, stage, self.progress.reports[-1])
             else:
                 self.progress.reports[-1] = report
                 self.logger.info(f"stage {stage.name}: taken over from {file}")
+            ranks.wait()
 
     def _check_requirements(self, stage: Stage) -> None:
         missing = [name for name in stage.requires if name not in self.model.trained_stages]
@@ -196,6 +199,9 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
         self, stage: Stage, training: Training, report: StageReport, resumed: dict[str, Any] | None
     ) -> None:
         self.optimizer = optimiser = self._optimiser_of(training)
+        ranks.take_over(self.model)
+        if ranks.world_size() > 1:
+            optimiser.register_step_pre_hook(ranks.exchange_gradients)
         if resumed is not None and resumed["optimizer"] is not None:
             optimiser.load_state_dict(resumed["optimizer"])
         elif stage.validate:
@@ -233,7 +239,7 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
         report.seconds += end - start
         report.epochs += 1
         report.examples += training.loader.n_rows
-        loss /= len(training.loader)
+        loss = sum(ranks.gathered(loss)) / ranks.world_size() / len(training.loader)
         report.losses.append(float(loss))
         self._add_train_loss_to_tensorboard(epoch, loss, tag=f"Loss/Train/{stage.name}")
         self.wandblogger.log_metrics({"epoch": epoch, f"{stage.name}_loss": loss}, head="train")
@@ -321,8 +327,9 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
     # Checkpoints
 
     def _checkpoint(self) -> None:
-        if self._saved:
+        if self._saved and ranks.is_first():
             self._save_checkpoint(self.progress.reports[-1].epochs - 1, verbose=False)
+        ranks.wait()
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         """Keep the model, the optimiser and the progress, all of them tensors and plain values."""
