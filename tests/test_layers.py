@@ -251,7 +251,6 @@ def test_initial_weights_come_from_the_generator_alone() -> None:
     assert torch.equal(linear.weight, seeded_linear(50, 30, generator()).weight)
     assert not torch.equal(one.weight, normal_embedding(500, K, 0.1, generator(2)).weight)
     assert (one.weight[0] == 0).all()
-    assert one.padding_idx == 0
     assert one.weight[1:].std().item() == pytest.approx(0.1, rel=0.1)
     for parameter in linear.parameters():  # uniform, as torch draws it
         assert 0.9 < parameter.abs().max().item() * np.sqrt(50) <= 1

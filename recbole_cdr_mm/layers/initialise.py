@@ -27,7 +27,9 @@ def seeded_linear(
 def normal_embedding(
     n_rows: int, embedding_size: int, std: float, generator: torch.Generator
 ) -> nn.Embedding:
-    """An embedding table drawn from N(0, std), with row 0 as zero padding.
+    """An embedding table drawn from N(0, std), with zeros in row 0, which no training row has.
+
+    It is not torch's `padding_idx`, which costs a fourth of a training step.
 
     Args:
         n_rows: Rows with the padding row.
@@ -35,7 +37,7 @@ def normal_embedding(
         std: Standard deviation.
         generator: Draws the table.
     """
-    table = nn.Embedding(n_rows, embedding_size, padding_idx=0)
+    table = nn.Embedding(n_rows, embedding_size)
     with torch.no_grad():
         table.weight.normal_(0.0, std, generator=generator)
         table.weight[0] = 0.0

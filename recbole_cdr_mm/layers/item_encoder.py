@@ -13,7 +13,7 @@ class FeatureProjection(nn.Module):
 
     Args:
         features: Text or image features of all items, float32 (I, d); zeros where there are none.
-            Held as a buffer that is not saved.
+            Held as a buffer that is not saved; on the CPU it is the tensor that is given.
         known: Which items have features, bool (I,).
         embedding_size: k.
         generator: Draws the initial weights.
@@ -26,6 +26,7 @@ class FeatureProjection(nn.Module):
     """
 
     features: Tensor
+    scale: Tensor
     known: Tensor
 
     def __init__(
@@ -34,7 +35,8 @@ class FeatureProjection(nn.Module):
         super().__init__()
         numbers = known.sum() * features.shape[1]
         scale = torch.linalg.vector_norm(features).div(numbers.sqrt()).clamp(min=1e-12)
-        self.register_buffer("features", features / scale, persistent=False)
+        self.register_buffer("features", features, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("known", known, persistent=False)
         self.linear = seeded_linear(features.shape[1], embedding_size, generator)
         self.missing = nn.Parameter(torch.zeros(embedding_size))
@@ -49,6 +51,6 @@ class FeatureProjection(nn.Module):
             Vectors, float32 (N, k).
         """
         unique, place = torch.unique(item, return_inverse=True)
-        projected = self.linear(self.features[unique])  # (n, k)
+        projected = self.linear(self.features[unique] / self.scale)  # (n, k)
         vectors = torch.where(self.known[unique].unsqueeze(1), projected, self.missing)  # (n, k)
         return vectors[place]  # (N, k)

@@ -296,7 +296,7 @@ BASE_MODELS = {"MF": MF, "GMF": GMF}
 
 def _biases(n_rows: int, config: Mapping[str, Any]) -> nn.Embedding:
     """Biases of 0. Without `use_bias` they stay there and are not among the trained parameters."""
-    bias = nn.Embedding(n_rows, 1, padding_idx=0)
+    bias = nn.Embedding(n_rows, 1)
     nn.init.zeros_(bias.weight)
     bias.weight.requires_grad_(config["use_bias"])
     return bias

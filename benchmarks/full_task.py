@@ -1,0 +1,106 @@
+"""A whole run at full size, part by part: loading, each stage, evaluation, and peak memory.
+
+    python -m dataset_tools synthetic --dataset=movie_cd --task=movie_cd --data_path=DIR
+    python benchmarks/full_task.py --dataset=movie_cd --data_path=DIR
+
+Loading is timed in two processes of their own, without anything kept of the files and with it, from
+the start of Python to the split pair; then the run itself. Any other key is given as --key=value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+START = perf_counter()
+
+from recbole_cdr_mm import compat  # noqa: E402
+from recbole_cdr_mm.errors import exit_code_of  # noqa: E402
+
+compat.apply()
+
+from recbole_cdr_mm.config import MMConfig  # noqa: E402
+from recbole_cdr_mm.data.dataset import PairDataset  # noqa: E402
+from recbole_cdr_mm.register import register  # noqa: E402
+from recbole_cdr_mm.run import assemble  # noqa: E402
+from recbole_cdr_mm.trainer import build_trainer  # noqa: E402
+
+QUIET = ["--show_progress=False", "--state=WARNING"]
+
+
+def load(arguments: Sequence[str]) -> None:
+    """Load a pair, and print seconds and GB."""
+    register()
+    imported = perf_counter()
+    PairDataset(MMConfig(command_line=arguments)).build()
+    end = perf_counter()
+    print(json.dumps([imported - START, end - imported, _peak()]))
+
+
+def run(arguments: Sequence[str], folder: Path) -> None:
+    """Measure everything and print a table."""
+    kept = [*arguments, f"--loading_cache={folder / 'cache'}"]
+    print("| part | s | epochs | examples/s | peak GB |\n| --- | ---: | ---: | ---: | ---: |")
+    for name in ("loading, the first time", "loading, the second time"):
+        command = [sys.executable, __file__, "--load", *kept]
+        read = subprocess.run(command, check=True, capture_output=True, text=True)
+        imports, seconds, peak = json.loads(read.stdout.splitlines()[-1])
+        print(f"| {name} (imports: {imports:.1f} s) | {seconds:.1f} | | | {peak:.1f} |", flush=True)
+    register()
+    start = perf_counter()
+    config = MMConfig(command_line=[*kept, f"--checkpoint_dir={folder}"])
+    parts = assemble(config)
+    _row("loading, features and model", perf_counter() - start)
+    trainer = build_trainer(config, parts.model)
+    fitted = perf_counter()
+    trainer.fit(parts.train_data, parts.valid_data, show_progress=False)
+    fitting = perf_counter() - fitted
+    for report in trainer.reports:
+        speed = f"{report.as_result()['examples_per_second']:,.0f}"
+        _row(f"stage {report.name}", report.seconds, str(report.epochs), speed)
+    _row("validation and checkpoints", fitting - sum(r.seconds for r in trainer.reports))
+    tested = perf_counter()
+    result = trainer.evaluate(parts.test_data)
+    _row(f"test, {len(parts.pair.split.test):,} ratings", perf_counter() - tested)
+    _row("all", perf_counter() - start)
+    print("\nTest:", "  ".join(f"{name} {value:.4f}" for name, value in (result or {}).items()))
+
+
+def _row(part: str, seconds: float, epochs: str = "", speed: str = "") -> None:
+    print(f"| {part} | {seconds:.1f} | {epochs} | {speed} | {_peak():.1f} |", flush=True)
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--dataset", required=True, help="a pair of the size of a task")
+    parser.add_argument("--data_path", required=True, help="the folder that holds it")
+    parser.add_argument("--model", default="MetaMMCDR", help="MetaMMCDR")
+    parser.add_argument("--load", action="store_true", help=argparse.SUPPRESS)
+    options, others = parser.parse_known_args()
+    named = [f"--{key}={getattr(options, key)}" for key in ("model", "dataset", "data_path")]
+    arguments = [*named, *QUIET, *others]
+
+    def command() -> None:
+        if options.load:
+            load(arguments)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            run(arguments, Path(folder))
+
+    return exit_code_of(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
