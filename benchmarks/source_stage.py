@@ -6,7 +6,8 @@
 All contenders train on the same 98% of the source ratings and are measured on the rest, clipped to
 one to five stars. The plain step is torch.nn.Embedding for all users and items of the pair, torch's
 DataLoader, dense Adam, squared errors, 10 numbers a vector and 256 ratings a batch, 512 for tasks
-with Book: what public code does. It is timed for a minute, or as long as --seconds says; the stages run to their end by the trainer.
+with Book: what public code does. It is timed for a minute, or as long as --seconds says; the stages
+run to their end by the trainer.
 
 The bound is what memory allows: each step reads and writes each row that it meets, with two
 moments, once, at the bandwidth of copying half a gigabyte, measured in the same run.

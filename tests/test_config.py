@@ -574,6 +574,12 @@ def test_the_batch_size_of_the_user_wins_over_the_preset() -> None:
     assert config("--train_batch_size=7", preset="paper")["source_batch_size"] is None
 
 
+def test_the_batch_size_of_the_user_does_not_grow() -> None:
+    assert config()["largest_batch_size"] == 32768
+    assert config("--train_batch_size=7")["largest_batch_size"] is None
+    assert config("--train_batch_size=7", "--largest_batch_size=9")["largest_batch_size"] == 9
+
+
 def test_a_pair_cannot_move_itself(pair_yaml: Path) -> None:
     write_lines(pair_yaml, *PAIR, "data_path: elsewhere")
     with pytest.raises(

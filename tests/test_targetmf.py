@@ -56,6 +56,19 @@ class TestTargetMF(ModelChecks):
         warm = int(trained.dataset.split.train.user[0])
         assert (table[warm] != fresh.target.users.embedding.weight[warm]).all()
 
+    def test_the_penalty_is_that_of_the_loss(self, data_path: Path) -> None:
+        given = [{}, {"eval_task": "ranking"}, {"reg_weight": 0.0}]
+        found = [self.build(data_path, **values).model.reg_weight for values in given]
+        assert found == [0.2, 0.02, 0.0]
+
+    def test_batches_grow_with_the_rows_of_a_stage(self, data_path: Path) -> None:
+        model = self.build(data_path, train_batch_size=16, largest_batch_size=40).model
+        sizes = [model.batch_size("target", n) for n in (100, 256 * 16 + 1, 256 * 30, 256 * 90)]
+        assert sizes == [16, 17, 30, 40]
+        fixed = self.build(data_path, target_batch_size=8, largest_batch_size=40).model
+        assert fixed.batch_size("target", 256 * 90) == 8
+        assert self.build(data_path, train_batch_size=16).model.batch_size("target", 10**6) == 16
+
     def test_loss_is_squared_error_and_penalty(self, data_path: Path) -> None:
         run = self.build(data_path, reg_weight=0.3)
         (stage,) = run.model.stages(run.dataset, None)
