@@ -253,6 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data_path", help="the folder that holds it")
     parser.add_argument("--seconds", type=float, default=60.0, help="of the plain step (60)")
     parser.add_argument("--contenders", type=name_list, default=list(CONTENDERS)[:2])
+    parser.add_argument("--reg_weight", type=float, default=0.2, help="of the stages (0.2)")
     parser.add_argument("--sizes", type=name_list, help="numbers of ratings")
     options = parser.parse_args(argv)
 
@@ -262,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return
         register()
         given = {"data_path": options.data_path, "use_gpu": False, "show_progress": False}
-        given["state"] = "WARNING"
+        given |= {"state": "WARNING", "reg_weight": options.reg_weight}
         compare(options.dataset, given, options.contenders, options.seconds)
 
     return exit_code_of(command)

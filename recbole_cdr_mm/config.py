@@ -367,6 +367,11 @@ class MMConfig(Config):
         gpus = [g for g in str(wanted).strip("()").replace(" ", "").split(",") if g]
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         n_here = int(os.environ.get("LOCAL_WORLD_SIZE", config["nproc"]))
+        if "gpu_id" in self.given and gpus and len(gpus) != n_here:
+            raise ConfigError(
+                f"`gpu_id: {config['gpu_id']}` names {len(gpus)} GPU(s) for {n_here} process(es),"
+                f" and each has one. Give --nproc={len(gpus)}, or as many GPUs as processes."
+            )
         if gpus and found and "gpu_id" not in self.given:
             gpus = [str(number) for number in range(n_here)]
             if n_here > found:
@@ -374,11 +379,6 @@ class MMConfig(Config):
                     f"`nproc: {n_here}`: each process has a GPU of its own, and torch sees {found}."
                     " Give fewer processes, or --use_gpu=False."
                 )
-        elif gpus and found and len(gpus) != n_here:
-            raise ConfigError(
-                f"`gpu_id: {config['gpu_id']}` names {len(gpus)} GPU(s) for {n_here} process(es),"
-                f" and each has one. Give --nproc={len(gpus)}, or as many GPUs as processes."
-            )
         if "gpu_id" in self.given and any(not g.isdecimal() or int(g) >= found for g in gpus):
             raise ConfigError(
                 f"{self.given['gpu_id'].origin}: `gpu_id: {config['gpu_id']}`, but torch"

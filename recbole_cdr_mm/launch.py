@@ -14,8 +14,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from recbole_cdr_mm import ranks
+from recbole_cdr_mm.cores import usable_cores
 from recbole_cdr_mm.errors import ProcessError, UserError
-from recbole_cdr_mm.parallel.local import usable_cores
 
 _PATIENCE = 5.0  # seconds
 

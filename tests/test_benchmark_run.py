@@ -21,8 +21,9 @@ from recbole_cdr_mm.benchmark.cli import main
 from recbole_cdr_mm.benchmark.plan import read_plan
 from recbole_cdr_mm.benchmark.results import load_results
 from recbole_cdr_mm.benchmark.runner import run_plan
+from recbole_cdr_mm.cores import usable_cores
 from recbole_cdr_mm.errors import ConfigError
-from recbole_cdr_mm.parallel.local import LocalPool, usable_cores
+from recbole_cdr_mm.parallel.local import LocalPool
 from recbole_cdr_mm.parallel.tasks import Failure
 
 BRIDGES = ("EMCDR", "PTUPCDR", "MetaMMCDR")

@@ -548,7 +548,7 @@ def test_a_key_without_effect_may_have_its_default() -> None:
         ({"model": "FM", "metrics": ["AUC"]}, "`AUC` is for labels of 0 and 1"),
         ({"LABEL_FIELD": "rating"}, "must be five different names"),
         ({"encoding": "utf-99"}, "`encoding: utf-99` is none that Python has"),
-        ({"gpu_id": "0,1", "use_gpu": True}, "a run uses one device so far"),
+        ({"gpu_id": "0,1", "use_gpu": True}, "names 2 GPU\\(s\\) for 1 process"),
         ({"shuffle": False}, "`shuffle` is for RecBole's own models"),
         ({"learning_rate": -1}, r"must be \(float > 0\)"),
         ({"model": "FM", "train_batch_size": 0}, r"must be \(int > 0\)"),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from atomic_files import read_ratings
 from raw_amazon import (
     RELEASES,
     SECRETS,
@@ -30,7 +31,7 @@ from raw_amazon import (
     write,
 )
 
-from dataset_tools.atomic import read_inter, read_items
+from dataset_tools.atomic import read_items
 from dataset_tools.cli import main
 from dataset_tools.convert.amazon import convert
 from recbole_cdr_mm.errors import DataFormatError
@@ -71,7 +72,7 @@ def check_round_trip(folder: Path, ratings: pd.DataFrame, items: pd.DataFrame) -
         assert converted.users == ratings["user_id"].nunique()
         files.add(tuple((folder / "cd" / f"cd.{end}").read_bytes() for end in ("inter", "item")))
     assert len(files) == 1
-    found = read_inter(folder / "cd" / "cd.inter", rating_range=(1, 5))
+    found = read_ratings(folder / "cd" / "cd.inter")
     pd.testing.assert_frame_equal(found, ratings, check_dtype=False)
     rated = items[items["item_id"].isin(ratings["item_id"])].reset_index(drop=True)
     found = read_items(folder / "cd" / "cd.item")
@@ -101,7 +102,7 @@ def test_all_releases_of_a_real_domain_give_the_same_files(
     shared_data: Path, tmp_path: Path, domain: str
 ) -> None:
     folder = shared_data / domain
-    ratings = read_inter(folder / f"{domain}.inter", rating_range=(1, 5))
+    ratings = read_ratings(folder / f"{domain}.inter")
     if domain == "abm_books":
         assert "timestamp" not in ratings
         ratings["timestamp"] = 1.4e9
@@ -323,7 +324,7 @@ def test_real_files(shared_data: Path, tmp_path: Path) -> None:
         ("ratings_Amazon_Instant_Video.part.csv", "video", 20245),
     ):
         assert convert(raw / name, domain, tmp_path).ratings == count
-        rows = read_inter(tmp_path / domain / f"{domain}.inter", rating_range=(1, 5))
+        rows = read_ratings(tmp_path / domain / f"{domain}.inter")
         if name.endswith("csv"):
             names = ["user_id", "item_id", "rating", "timestamp"]
             expected = pd.read_csv(raw / name, names=names)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from atomic_files import read_ratings
 from raw_amazon import (
     faulty_line,
     json_line,
@@ -21,7 +22,6 @@ from raw_amazon import (
     write,
 )
 
-from dataset_tools.atomic import read_inter
 from dataset_tools.convert.amazon import convert
 from recbole_cdr_mm.errors import ConfigError
 
@@ -30,7 +30,7 @@ PAIR = ["user_id", "item_id"]
 
 def converted_rows(path: Path, folder: Path, **options: Any) -> pd.DataFrame:
     convert(path, "cd", folder, **options)
-    return read_inter(folder / "cd" / "cd.inter", rating_range=(1, 5))
+    return read_ratings(folder / "cd" / "cd.inter")
 
 
 def core(ratings: pd.DataFrame, k: int) -> pd.DataFrame:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from atomic_files import read_ratings
 
 from dataset_tools import synthetic
-from dataset_tools.atomic import read_inter, read_items
+from dataset_tools.atomic import read_items
 from dataset_tools.feature_store import content_hash, item_texts, read_store
 from dataset_tools.synthetic import (
     WORLDS,
@@ -207,7 +208,7 @@ def test_a_pair_reads_back(tmp_path: Path) -> None:
         ("p_movie", made.source_inter, made.source_items),
         ("p_cd", made.target_inter, made.target_items),
     ):
-        read = read_inter(tmp_path / name / f"{name}.inter", rating_range=(1, 5))
+        read = read_ratings(tmp_path / name / f"{name}.inter")
         pd.testing.assert_frame_equal(read, inter, check_dtype=False, check_exact=True)
         read = read_items(tmp_path / name / f"{name}.item")
         pd.testing.assert_frame_equal(read, items, check_dtype=False)

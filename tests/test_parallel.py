@@ -16,8 +16,9 @@ import pool_tasks
 import psutil
 import pytest
 
+from recbole_cdr_mm.cores import usable_cores
 from recbole_cdr_mm.errors import ConfigError
-from recbole_cdr_mm.parallel.local import LocalPool, usable_cores
+from recbole_cdr_mm.parallel.local import LocalPool
 from recbole_cdr_mm.parallel.tasks import Failure, Task
 
 needs_two_cores = pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")

@@ -72,7 +72,7 @@ def test_bridges_share_and_give_the_same_result(
         ({"learning_rate": 0.1}, []),
         ({"reg_weight": 0.5}, []),
         ({"loss_type": "BPR", "eval_task": "ranking"}, []),
-        ({"weight_decay": 0.1}, []),
+        ({"learner": "adam"}, []),
         ({"pretrain_item_features": "text"}, []),
         ({"source_epochs": 2}, ["target"]),
         ({"target_batch_size": 64}, ["source"]),

@@ -56,11 +56,6 @@ class TestTargetMF(ModelChecks):
         warm = int(trained.dataset.split.train.user[0])
         assert (table[warm] != fresh.target.users.embedding.weight[warm]).all()
 
-    def test_the_penalty_is_that_of_the_loss(self, data_path: Path) -> None:
-        given = [{}, {"eval_task": "ranking"}, {"reg_weight": 0.0}]
-        found = [self.build(data_path, **values).model.reg_weight for values in given]
-        assert found == [0.2, 0.02, 0.0]
-
     def test_batches_grow_with_the_rows_of_a_stage(self, data_path: Path) -> None:
         model = self.build(data_path, train_batch_size=16, largest_batch_size=40).model
         sizes = [model.batch_size("target", n) for n in (100, 256 * 16 + 1, 256 * 30, 256 * 90)]

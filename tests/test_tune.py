@@ -30,8 +30,8 @@ from optuna.trial import TrialState
 from small_pairs import write_lines
 
 from dataset_tools.safe_output import locked
+from recbole_cdr_mm.cores import usable_cores
 from recbole_cdr_mm.errors import ConfigError
-from recbole_cdr_mm.parallel.local import usable_cores
 from recbole_cdr_mm.parallel.tasks import Failure, Outcome, Task, no_answer
 from recbole_cdr_mm.quick_start import validate_recbole_mm
 from recbole_cdr_mm.tune import trial as trial_module

@@ -270,7 +270,7 @@ class CrossDomainRecommender(GeneralRecommender):
             return scores
 
         losses = self.losses_of_scores(score, base.log_normalisers, batch)
-        return losses + self.reg_weight * norms[0]
+        return losses + self.config["reg_weight"] * norms[0]
 
     def losses_of_scores(
         self,
@@ -343,14 +343,6 @@ class CrossDomainRecommender(GeneralRecommender):
         """`loss_type`, or what fits the task where it is not set."""
         task_loss = {"rating": "MSE", "ranking": "BPR"}[self.config["eval_task"]]
         return self.config["loss_type"] or task_loss
-
-    @property
-    def reg_weight(self) -> float:
-        """`reg_weight`, or what fits the loss where it is not set."""
-        own: float | None = self.config["reg_weight"]
-        if own is not None:
-            return own
-        return 0.2 if self.loss_type == "MSE" else 0.02
 
     @property
     def n_negatives(self) -> int:

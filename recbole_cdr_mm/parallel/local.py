@@ -18,8 +18,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import psutil
-
+from recbole_cdr_mm.cores import usable_cores
 from recbole_cdr_mm.errors import ConfigError, UserError
 from recbole_cdr_mm.parallel.tasks import Failure, Outcome, Task, no_answer
 
@@ -114,15 +113,6 @@ class LocalPool:
         if kind == _ERROR:
             return Outcome(worker.task, None, content, seconds)
         return Outcome(worker.task, content, None, seconds)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return (
-        len(psutil.Process().cpu_affinity())
-        if hasattr(psutil.Process, "cpu_affinity")
-        else (os.cpu_count() or 1)
-    )
 
 
 def _context() -> BaseContext:
