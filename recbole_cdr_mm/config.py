@@ -264,7 +264,7 @@ class MMConfig(Config):
                 f"`loss_type: {loss_type}` orders items and predicts no ratings. Leave it out, or"
                 " give --eval_task=ranking."
             )
-        if config["nproc"] > 1 or config["world_size"] > 1:
+        if max(config["nproc"], config["world_size"], int(os.environ.get("WORLD_SIZE", 1))) > 1:
             self._check_processes()
         if config["learner"] == "sparse_adam":
             for name in ("weight_decay", "clip_grad_norm"):
@@ -318,8 +318,8 @@ class MMConfig(Config):
         n_here, n_all = config["nproc"], config["world_size"]
         if not self.is_ours:
             raise ConfigError(
-                f"`nproc: {n_here}`, `world_size: {n_all}`: on a pair RecBole's own models run in"
-                " one process. Leave both out."
+                "On a pair RecBole's own models run in one process. Leave `nproc` and `world_size`"
+                " out, and torchrun too."
             )
         if config["enable_scaler"]:
             raise ConfigError(

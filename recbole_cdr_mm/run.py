@@ -183,6 +183,7 @@ def _logging(config: MMConfig) -> Iterator[Logger]:
         recbole.utils.init_logger(config)
     else:
         logger.setLevel(CRITICAL)
+        config["log_wandb"] = False
     try:
         yield logger
     finally:

@@ -190,3 +190,25 @@ def test_what_cannot_be_done_by_many_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         run_mm(data_path, **{"model": "TargetMF", "nproc": 2, **given})
+
+
+def test_torchrun_is_a_launcher_too(data_path: Path, tmp_path: Path) -> None:
+    arguments = command_line(data_path, tmp_path, model="TargetMF", **TINY)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    started = subprocess.run(
+        [*command, str(ROOT / "run_recbole_mm.py"), *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert started.returncode == 0, started.stderr
+    assert json.loads((tmp_path / "result.json").read_text())["versions"]["processes"] == 2
+
+
+def test_torchrun_is_not_for_recboles_models(
+    data_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"RecBole's own models run in one process"):
+        run_mm(data_path, model="FM")
