@@ -148,11 +148,15 @@ def exchange_gradients(optimiser: torch.optim.Optimizer, *_: Any) -> None:
     are sent, so that the cost is that of a batch, as is the step's.
     """
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    gradients = [None if p.grad is None else p.grad for p in parameters]
-    own = [
-        (_NONE, 0) if g is None else (_SPARSE, g.coalesce()._nnz()) if g.is_sparse else (_DENSE, 0)
-        for g in gradients
-    ]
+    own = []  # kind of gradient, and rows of a sparse one
+    for parameter in parameters:
+        kind, n_rows = _NONE, 0
+        if parameter.grad is not None:
+            kind = _SPARSE if parameter.grad.is_sparse else _DENSE
+        if kind == _SPARSE:
+            parameter.grad = parameter.grad.coalesce()
+            n_rows = parameter.grad._nnz()
+        own.append((kind, n_rows))
     kinds = _of_all(torch.tensor(own, device=parameters[0].device))  # (W, P, 2)
     dense = []
     for place, parameter in enumerate(parameters):
@@ -175,8 +179,8 @@ def _mean_of_rows(table: nn.Parameter, counts: list[int]) -> Tensor:
     row = torch.zeros(max(counts), dtype=torch.int64, device=table.device)
     value = torch.zeros(max(counts), *table.shape[1:], device=table.device)
     if table.grad is not None:
-        own = table.grad.coalesce()
-        row[: own._nnz()], value[: own._nnz()] = own._indices()[0], own._values()
+        n_own = table.grad._nnz()
+        row[:n_own], value[:n_own] = table.grad._indices()[0], table.grad._values()
     rows, values = _of_all(row), _of_all(value / world_size())
     there = torch.cat([r[:n] for r, n in zip(rows, counts, strict=True)])
     what = torch.cat([v[:n] for v, n in zip(values, counts, strict=True)])

@@ -93,8 +93,9 @@ class ColdStartEvaluation(Trainer):
 
     def _gather_batches(self) -> None:
         """Give each process the rows of all."""
-        shares = ranks.gathered(self._batches)
-        if len(shares) > 1:
+        if ranks.world_size() > 1:
+            own = [{name: rows.cpu() for name, rows in batch.items()} for batch in self._batches]
+            shares = ranks.gathered(own)
             of_batches = itertools.zip_longest(*shares, fillvalue={})
             self._batches = [
                 {name: ranks.in_turn([part[name] for part in parts if part]) for name in parts[0]}
