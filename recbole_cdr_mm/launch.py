@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -68,7 +67,6 @@ def launch(config: Any, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _in_rank(threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
     try:
         return function(*arguments)

@@ -148,9 +148,7 @@ class TestSameRun:
     ) -> None:
         first = self.keys(tmp_path, data_path)
         assert self.keys(tmp_path, data_path, config={"show_progress": True}) == first
-        assert (
-            self.keys(tmp_path, data_path, config={"learning_rate": 0.005}) == first
-        )  # the default
+        assert self.keys(tmp_path, data_path, config={"reg_weight": 0.02}) == first  # the default
         assert self.keys(tmp_path, data_path, config={"reg_weight": 0.03}) != first
         assert self.keys(tmp_path, data_path, model_config={"EMCDR": {"epochs": 3}}) != first
         assert (

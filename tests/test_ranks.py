@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
     torch.multiprocessing.spawn(in_rank, (str(folder),), nprocs=WORLD)
+    # Not weights alone: `in_rank` has just written NumPy's arrays too.
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(WORLD)]
 
 

@@ -51,6 +51,7 @@ class FeatureProjection(nn.Module):
             Vectors, float32 (N, k).
         """
         unique, place = torch.unique(item, return_inverse=True)
-        projected = self.linear(self.features[unique] / self.scale)  # (n, k)
+        weight = self.linear.weight / self.scale  # (k, d), which is smaller than the features
+        projected = nn.functional.linear(self.features[unique], weight, self.linear.bias)  # (n, k)
         vectors = torch.where(self.known[unique].unsqueeze(1), projected, self.missing)  # (n, k)
         return vectors[place]  # (N, k)

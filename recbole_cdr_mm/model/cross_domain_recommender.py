@@ -106,7 +106,7 @@ class CrossDomainRecommender(GeneralRecommender):
         Returns:
             Probabilities, float32 (B, V), each row with the sum 1.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # nobody asks a model without `rating_values`
 
     def predict(self, interaction: Interaction) -> Tensor:
         """Score pairs of user and target item.

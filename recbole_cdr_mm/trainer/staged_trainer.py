@@ -61,9 +61,10 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
         self.progress = Progress()
+        self._moves_rows = config["learner"] == "sparse_adam"
         for module in model.modules():
             if isinstance(module, nn.Embedding):
-                module.sparse = config["learner"] == "sparse_adam"
+                module.sparse = self._moves_rows
 
     @property
     def reports(self) -> list[StageReport]:
@@ -76,7 +77,7 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
 
     def _optimiser_of(self, training: Training) -> torch.optim.Optimizer:
         learning_rate = training.learning_rate or self.learning_rate
-        if self.config["learner"] == "sparse_adam":
+        if self._moves_rows:
             return RowAdam(training.trains, learning_rate)
         optimiser: torch.optim.Optimizer = super()._build_optimizer(
             params=list(training.trains), learning_rate=learning_rate
