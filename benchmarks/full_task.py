@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,8 @@ from pathlib import Path
 from time import perf_counter
 
 START = perf_counter()
+
+from measuring import peak_gb  # noqa: E402
 
 from recbole_cdr_mm import compat  # noqa: E402
 from recbole_cdr_mm.errors import exit_code_of  # noqa: E402
@@ -41,7 +42,7 @@ def load(arguments: Sequence[str]) -> None:
     imported = perf_counter()
     PairDataset(MMConfig(command_line=arguments)).build()
     end = perf_counter()
-    print(json.dumps([imported - START, end - imported, _peak()]))
+    print(json.dumps([imported - START, end - imported, peak_gb()]))
 
 
 def run(arguments: Sequence[str], folder: Path) -> None:
@@ -74,11 +75,7 @@ def run(arguments: Sequence[str], folder: Path) -> None:
 
 
 def _row(part: str, seconds: float, epochs: str = "", speed: str = "") -> None:
-    print(f"| {part} | {seconds:.1f} | {epochs} | {speed} | {_peak():.1f} |", flush=True)
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"| {part} | {seconds:.1f} | {epochs} | {speed} | {peak_gb():.1f} |", flush=True)
 
 
 def main() -> int:

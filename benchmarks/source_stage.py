@@ -20,7 +20,6 @@ times an epoch of random ratings at Book's density instead, to see whether a rat
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measuring import bandwidth, peak_gb
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -153,15 +153,7 @@ def bound(pair: Pair, size: int, batch_size: int) -> float:
     batch = np.random.default_rng(0).permutation(len(rows))[:batch_size]
     n_met = len(np.unique(rows.user[batch])) + len(np.unique(rows.item[batch]))
     numbers = n_met * (size + 1) * 3 * 2  # vector and bias, and their moments, read and written
-    block = torch.ones(1 << 27)  # half a gigabyte
-    copy = torch.empty_like(block)
-    times = []
-    for _ in range(5):
-        start = perf_counter()
-        copy.copy_(block)
-        times.append(perf_counter() - start)
-    bandwidth = 2 * block.numel() / min(times)  # numbers a second, read and written
-    return batch_size * bandwidth / numbers
+    return batch_size * bandwidth() / (4 * numbers)
 
 
 def compare(dataset: str, given: dict[str, Any], names: Sequence[str], seconds: float) -> None:
@@ -187,7 +179,7 @@ def compare(dataset: str, given: dict[str, Any], names: Sequence[str], seconds: 
             f" | {len(one.curve) - 1} | {seconds:.0f} | {best:.4f} ({best_at:.0f}) | {last:.4f}"
             f" | {f'{there[0]:.0f}' if there else 'never'} |"
         )
-    print(f"\nPeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB.")
+    print(f"\nPeak memory {peak_gb():.1f} GB.")
 
 
 def by_size(sizes: Sequence[int]) -> None:

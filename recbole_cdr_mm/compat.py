@@ -1,8 +1,8 @@
 """Makes RecBole 1.2.1 run on NumPy 2, pandas 3, SciPy 1.17 and torch 2.13, without ray.
 
 RecBole was written for the releases of 2022 and 2023. `apply` mends what later releases took
-away, and nothing else: each patch of `PATCHES` has a guard that looks at the running releases, and
-none changes a number. Importing this module does nothing.
+away, and one thing that slows everything down: each patch of `PATCHES` has a guard that looks at
+the running releases, and none changes a number. Importing this module does nothing.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import builtins
 import importlib
 import importlib.metadata
+import importlib.util
 import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from logging import getLogger
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -393,6 +395,34 @@ def _load_plain_checkpoints() -> None:
     recbole.quick_start.load_data_and_model = load_data_and_model
 
 
+# torch: RecBole's module of SINE switches anomaly detection on for all of torch when it is imported,
+# as it is, with all sequential models, by whoever asks for one of them, for a model of a later
+# folder, or for one that does not exist. What the process trains then takes several times as long.
+
+
+def _sine_slows_everything() -> bool:
+    recbole = Path(importlib.import_module("recbole").__file__ or "").parent
+    sine = recbole / "model" / "sequential_recommender" / "sine.py"
+    return "set_detect_anomaly(True)" in sine.read_text(encoding="utf-8")
+
+
+def _keep_anomaly_detection_as_it_is() -> None:
+    from recbole.utils import utils
+
+    def unchanged(look: Callable[..., Any]) -> Callable[..., Any]:
+        def look_without_a_trace(*args: Any) -> Any:
+            with torch.autograd.set_detect_anomaly(torch.is_anomaly_enabled()):
+                return look(*args)
+
+        return look_without_a_trace
+
+    utils.importlib = _Overlay(
+        importlib,
+        util=_Overlay(importlib.util, find_spec=unchanged(importlib.util.find_spec)),
+        import_module=unchanged(importlib.import_module),
+    )
+
+
 PATCHES: tuple[Patch, ...] = (
     Patch("quick start without ray", _ray_is_missing, _import_quick_start_without_ray),
     Patch("NumPy aliases", _numpy_aliases_are_missing, _add_numpy_aliases),
@@ -404,4 +434,5 @@ PATCHES: tuple[Patch, ...] = (
     Patch("GradScaler", _old_grad_scaler_warns, _make_new_grad_scalers),
     Patch("plain checkpoints", _torch_refuses_objects, _store_plain_checkpoints),
     Patch("load_data_and_model", _torch_refuses_objects, _load_plain_checkpoints),
+    Patch("anomaly detection", _sine_slows_everything, _keep_anomaly_detection_as_it_is),
 )

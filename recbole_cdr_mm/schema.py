@@ -13,6 +13,8 @@ A comment of another form explains a key without restricting it.
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -70,7 +72,13 @@ def read_properties(path: Path) -> tuple[dict[str, object], dict[str, Key]]:
     Returns:
         Its values, and the schema of its keys. A key without a readable comment accepts anything.
     """
-    text = path.read_text(encoding="utf-8")
+    values, keys = _parsed(path.read_text(encoding="utf-8"))
+    return copy.deepcopy(values), dict(keys)
+
+
+@functools.cache
+def _parsed(text: str) -> tuple[dict[str, object], dict[str, Key]]:
+    """The same of a file's text; a process that begins many runs reads the same ones again."""
     values: Mapping[str, object] = yaml.load(text, Loader=PropertyLoader) or {}
     comments = {m["key"]: m for m in map(_LINE.match, text.splitlines()) if m}
     keys = {}

@@ -212,6 +212,14 @@ def check_pretrained_and_modules(folder: Path) -> None:
     assert (trainer.model.user_embedding.weight == weights).all()
 
 
+def check_anomaly_detection(folder: Path) -> None:
+    import torch
+    from recbole.utils import get_model
+
+    get_model("SASRec")  # imports all sequential models
+    assert not torch.is_anomaly_enabled()
+
+
 def check_second_call(folder: Path) -> None:
     from recbole.data.dataset import dataset
     from recbole.trainer import trainer
@@ -246,6 +254,7 @@ CHECK_OF_PATCH: dict[str, tuple[Callable[[Path], None], str]] = {
     "GradScaler": (check_grad_scaler, "GradScaler(args...)` is deprecated"),
     "plain checkpoints": (check_checkpoint, "Weights only load failed"),
     "load_data_and_model": (check_load_data_and_model, "in load_data_and_model"),
+    "anomaly detection": (check_anomaly_detection, "assert not torch.is_anomaly_enabled()"),
 }
 OTHER_CHECKS = (check_second_call, check_checkpoint_of_matrices, check_pretrained_and_modules)
 CHECKS = {

@@ -21,7 +21,7 @@ from recbole_cdr_mm.data.features import DomainFeatures, FeatureKind, ItemFeatur
 from recbole_cdr_mm.data.history import Histories, build_histories
 from recbole_cdr_mm.data.links import keep_links
 from recbole_cdr_mm.data.loading_cache import ItemTexts, LoadingCache
-from recbole_cdr_mm.data.pair import DomainName, Pair, Ratings, join_domains
+from recbole_cdr_mm.data.pair import DomainName, Pair, Ratings, join_domains, row_order
 from recbole_cdr_mm.data.profiles import UserProfiles, user_profiles
 from recbole_cdr_mm.data.split import ColdStartSplit, FewShot, split_cold_start
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
@@ -130,8 +130,9 @@ class PairDataset(Dataset):
             DataFormatError: If a domain has no item texts, or a feature store is missing or does
                 not fit.
         """
-        if (kind, *domains) in self._features:
-            return self._features[kind, *domains]
+        for (read_kind, *read_domains), read in self._features.items():
+            if read_kind == kind and set(domains) <= set(read_domains):
+                return read.of([self.pair.items(domain) for domain in domains])
         wanted: dict[DomainName, DomainFeatures] = {}
         for domain in domains:
             name = self._domains[domain]
@@ -197,7 +198,7 @@ class PairDataset(Dataset):
             "separator": config["field_separator"],
             "encoding": config["encoding"],
         }
-        frame = self._filter(self._cache.ratings(path, options, read_inter))
+        frame = self._filter(self._cache.ratings(path, options, _read_in_order))
         return frame.rename(
             columns={
                 self.uid_field: "user",
@@ -428,6 +429,19 @@ class PairDataset(Dataset):
             "test": len(self.split.test),
             "revealed": len(self.split.revealed),
         }
+
+
+def _read_in_order(path: Path, **options: Any) -> pd.DataFrame:
+    """What `read_inter` gives, in the order of users and time: so kept, it is not sorted again."""
+    frame = read_inter(path, **options)
+    user, item, rating, *time = (frame[name] for name in frame)
+    order = row_order(
+        user.cat.codes.to_numpy(),
+        item.cat.codes.to_numpy(),
+        rating.to_numpy(),
+        time[0].to_numpy() if time else None,
+    )
+    return frame if order is None else frame.iloc[order].reset_index(drop=True)
 
 
 def _positives(pair: Pair, threshold: float) -> Pair:

@@ -26,14 +26,17 @@ from recbole_cdr_mm.errors import DataFormatError
 
 FeatureKind = Literal["text", "image"]
 
+_ITEMS_AT_ONCE = 1 << 14  # whose features are held twice
+
 
 @dataclass(frozen=True, eq=False)
 class ItemFeatures:
     """Features of all items of a pair.
 
     Attributes:
-        matrix: float32 (I, d); a row of zeros for padding and for items without features.
-        known: Which items have features, bool (I,).
+        matrix: float32 (I, d). The rows of items that are not known, and that of padding, say
+            nothing: they are zeros, or another domain's where that has been read before.
+        known: Which items of the domains asked for have features, bool (I,).
     """
 
     matrix: NDArray[np.float32]
@@ -45,6 +48,13 @@ class ItemFeatures:
         digest = hashlib.sha256(self.matrix.data)
         digest.update(self.known.data)
         return digest.hexdigest()[:16]
+
+    def of(self, items: Sequence[slice]) -> ItemFeatures:
+        """The same matrix, of which only some ranges of items are known."""
+        known = np.zeros_like(self.known)
+        for ids in items:
+            known[ids] = self.known[ids]
+        return ItemFeatures(self.matrix, known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +103,9 @@ def load_features(pair: Pair, domains: Mapping[DomainName, DomainFeatures]) -> I
                 f"{_file(source)} has no row for any item of {source.name}."
                 f" Make it again with: {source.command}"
             )
-        found = torch.from_numpy(store.matrix[rows[with_row]])  # NumPy is slow with float16
-        torch.from_numpy(matrix)[ids.start + with_row] = found.float()
+        for part in np.array_split(with_row, 1 + len(with_row) // _ITEMS_AT_ONCE):
+            found = torch.from_numpy(store.matrix[rows[part]])  # NumPy is slow with float16
+            torch.from_numpy(matrix)[ids.start + part] = found.float()
         known[ids.start + with_row] = True
     return ItemFeatures(matrix, known)
 

@@ -20,7 +20,7 @@ from dataset_tools.safe_output import atomic_path
 from recbole_cdr_mm.errors import ConfigError
 
 _SMALLEST = 8 << 20  # bytes of a file; smaller ones are read faster than they are looked up
-_FORMAT = 1
+_FORMAT = 2
 
 Arrays = Mapping[str, NDArray]
 

@@ -147,8 +147,17 @@ def join_domains(source: pd.DataFrame, target: pd.DataFrame) -> Pair:
         ids = np.empty(len(in_both[domain]), dtype=np.int64)
         ids[in_both[domain]] = np.arange(1, first_user_alone)
         ids[~in_both[domain]] = first_user + np.arange(len(ids) - len(overlapped))
-        user = ids[users[domain].codes]
-        return _in_order(frames[domain], user, first_item + items[domain].codes.astype(np.int64))
+        frame, user = frames[domain], ids[users[domain].codes]
+        item = first_item + items[domain].codes.astype(np.int64)
+        rating = frame["rating"].to_numpy(np.float32)
+        time = frame["time"].to_numpy(np.float64) if "time" in frame else None
+        place = np.arange(len(frame), dtype=np.float64)
+        rows = Ratings(user, item, rating, place if time is None else time)
+        # Behind this, rows in the order of their users' tokens are in that of their ids.
+        is_alone = user >= first_user_alone
+        rows = rows.in_order(np.r_[np.flatnonzero(~is_alone), np.flatnonzero(is_alone)])
+        order = row_order(rows.user, rows.item, rows.rating, None if time is None else rows.time)
+        return rows if order is None else rows.in_order(order)
 
     return Pair(
         source=ratings("source", first_user_alone, 1),
@@ -172,15 +181,41 @@ def _categories(tokens: pd.Series) -> pd.Categorical:
     return pd.Categorical.from_codes(place[codes], categories[is_there], validate=False)
 
 
-def _in_order(frame: pd.DataFrame, user: NDArray[np.int64], item: NDArray[np.int64]) -> Ratings:
-    """A domain's rows, ordered by user, time, and place in the file."""
-    place = np.arange(len(frame), dtype=np.float64)
-    time = frame["time"].to_numpy(np.float64) if "time" in frame else place
-    ratings = Ratings(user, item, frame["rating"].to_numpy(np.float32), time)
-    # Without timestamps 'last' means file order; item and rating break ties of equal timestamps, so
-    # that shuffled lines of a file with timestamps give the same rows. Polars sorts by several
-    # columns in an eighth of the time that numpy.lexsort takes.
-    names = ["user", "time", "item", "rating"]
-    keys = pl.DataFrame({name: getattr(ratings, name) for name in names})
-    order = keys.select(pl.arg_sort_by(names, maintain_order=True)).to_series().to_numpy()
-    return ratings.in_order(order)
+def row_order(
+    user: NDArray[np.integer],
+    item: NDArray[np.integer],
+    rating: NDArray[np.floating],
+    time: NDArray[np.floating] | None,
+) -> NDArray[np.integer] | None:
+    """Order a domain's rows by user and time; without times a user's rows stay as they are.
+
+    Item and rating break ties of equal times, so that shuffled lines of a file with timestamps give
+    the same rows.
+
+    Args:
+        user: Ids, or whatever is ordered as they are, (N,).
+        item: Likewise (N,).
+        rating: Of the rows (N,).
+        time: Of the rows (N,), or None.
+
+    Returns:
+        The places of the rows in that order, (N,); None if they are in it.
+    """
+    keys: dict[str, NDArray] = {"user": user}
+    if time is not None:
+        keys |= {"time": time, "item": item, "rating": rating}
+    if _are_in_order(list(keys.values())):
+        return None
+    # Polars sorts by several columns in an eighth of the time that numpy.lexsort takes.
+    order = pl.DataFrame(keys).select(pl.arg_sort_by(list(keys), maintain_order=True))
+    return order.to_series().to_numpy()
+
+
+def _are_in_order(keys: list[NDArray]) -> bool:
+    """Whether rows are sorted by the first key and, where that is equal, by the next one."""
+    is_equal = np.ones(max(0, len(keys[0]) - 1), dtype=bool)
+    for key in keys:
+        if np.any(is_equal & (key[:-1] > key[1:])):
+            return False
+        is_equal &= key[:-1] == key[1:]
+    return True

@@ -62,5 +62,5 @@ def break_ties(scores: Tensor, noise: Tensor) -> Tensor:
         two float32 numbers.
     """
     noise = noise.to(scores.device)
-    scores = scores.float().double()
-    return torch.where(scores.isinf(), scores, scores * (1 + _RELATIVE * noise) + _ABSOLUTE * noise)
+    factor = noise.mul(_RELATIVE).add_(1)
+    return scores.float().double().mul_(factor).add_(noise, alpha=_ABSOLUTE)

@@ -11,6 +11,7 @@ Scale = Literal["sum", "root", "unit"]
 
 _ITEMS_AT_ONCE = 1 << 16
 _PAIRS_AT_ONCE = 1 << 15
+_POWER_ITERATIONS = 4
 
 
 class HistoryProfile(nn.Module):
@@ -68,20 +69,26 @@ def row_basis(rows: Tensor, rank: int, seed: int) -> Tensor:
     Returns:
         Directions as columns, float32 (m, r); columns of zeros where there are fewer directions.
 
-    Source: Halko, Martinsson and Tropp. "Finding Structure with Randomness." SIAM Review, 2011, for
-    the decomposition, as torch.svd_lowrank has it.
+    Source: Halko, Martinsson and Tropp. "Finding Structure with Randomness." SIAM Review, 2011,
+    algorithms 4.4 and 5.1.
+
+    Deviations: bases are made orthonormal on the side of the rows alone, of which there are fewer.
     """
     n, m = rows.shape
     if n <= rank:
-        energy, vectors = torch.linalg.eigh(rows @ rows.T.to_dense())  # (n,), (n, n)
-        kept = energy > 1e-9 * energy[-1]
-        directions = rows.T @ (vectors[:, kept] / energy[kept].sqrt())  # (m, k)
+        gram = rows @ rows.T.to_dense()  # (n, n)
+        projected = rows.T  # sparse (m, n)
     else:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            _, _, directions = torch.svd_lowrank(rows, q=min(rank, m), niter=4)  # (m, k)
-    basis = directions.new_zeros(m, rank, dtype=torch.float32)
-    basis[:, : directions.shape[1]] = directions
+        drawn = torch.Generator().manual_seed(seed)
+        spanning = torch.randn(n, min(rank, m), generator=drawn, dtype=rows.dtype)  # (n, r)
+        for _ in range(_POWER_ITERATIONS):
+            spanning, _ = torch.linalg.qr(rows @ (rows.T @ spanning))
+        projected = rows.T @ spanning  # (m, r)
+        gram = projected.T @ projected  # (r, r)
+    energy, vectors = torch.linalg.eigh(gram)
+    kept = energy > 1e-9 * energy[-1]
+    basis = torch.zeros(m, rank)
+    basis[:, : int(kept.sum())] = projected @ (vectors[:, kept] / energy[kept].sqrt())
     return basis
 
 

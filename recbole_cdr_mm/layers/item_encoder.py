@@ -12,8 +12,8 @@ class FeatureProjection(nn.Module):
     """Project side features to the embedding size; items without any share one learned vector.
 
     Args:
-        features: Text or image features of all items, float32 (I, d); zeros where there are none.
-            Held as a buffer that is not saved; on the CPU it is the tensor that is given.
+        features: Text or image features of all items, float32 (I, d); rows that are not known are
+            not read. Held as a buffer that is not saved; on the CPU it is the tensor that is given.
         known: Which items have features, bool (I,).
         embedding_size: k.
         generator: Draws the initial weights.
@@ -33,8 +33,9 @@ class FeatureProjection(nn.Module):
         self, features: Tensor, known: Tensor, embedding_size: int, generator: torch.Generator
     ) -> None:
         super().__init__()
+        lengths = torch.linalg.vector_norm(features, dim=1)[known]  # (n,)
         numbers = known.sum() * features.shape[1]
-        scale = torch.linalg.vector_norm(features).div(numbers.sqrt()).clamp(min=1e-12)
+        scale = torch.linalg.vector_norm(lengths).div(numbers.sqrt()).clamp(min=1e-12)
         self.register_buffer("features", features, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("known", known, persistent=False)

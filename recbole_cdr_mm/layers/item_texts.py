@@ -13,15 +13,15 @@ def centred_texts(features: Tensor, known: Tensor) -> Tensor:
     """Text features at unit length, centred over the items that have any, and at unit length again.
 
     Args:
-        features: (I, d).
+        features: (I, d); rows that are not known are not read.
         known: Which items have texts, bool (I,).
 
     Returns:
         (I, d); zeros for items without texts.
     """
-    texts = normalize(features)
-    texts = normalize(texts - texts[known].mean(0))
-    return torch.where(known.unsqueeze(1), texts, 0.0)
+    texts = normalize(features)  # the one copy, which all else is done in
+    texts -= known.to(texts.dtype) @ texts / known.sum()
+    return normalize(texts, out=texts).masked_fill_(~known.unsqueeze(1), 0.0)
 
 
 def expected_from_texts(texts: Tensor, values: Tensor, seen: Tensor, *, penalty: float) -> Tensor:

@@ -16,6 +16,7 @@ _PSEUDO_RATINGS = 5.0  # of the domain's average, with which shares, spreads and
 N_ITEM_COLUMNS = 4  # beside the log shares
 N_USER_COLUMNS = 7  # likewise
 _DIRECTIONS = 64  # of texts
+_ITEMS_AT_ONCE = 1 << 16  # whose texts are turned into float64
 _TEXT_FOLDS = 5  # of items
 _LEAST = 1e-12
 
@@ -116,7 +117,9 @@ def text_directions(texts: Tensor, known: Tensor) -> Texts:
         known: Which items have a text, bool (I,).
     """
     vectors = torch.linalg.eigh((texts.T @ texts).double()).eigenvectors  # (d, d), ascending
-    return Texts(texts.double() @ vectors[:, -_DIRECTIONS:], known)
+    main = vectors[:, -_DIRECTIONS:]  # (d, D)
+    parts = [part.double() @ main for part in texts.split(_ITEMS_AT_ONCE)]
+    return Texts(torch.cat(parts), known)
 
 
 def text_prior(texts: Texts, mean: Tensor, count: Tensor, shrinkage: float) -> Tensor:

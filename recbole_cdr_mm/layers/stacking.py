@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
+_AT_ONCE = 1 << 14  # values, in float64
 _RIDGE = 1e-6  # of the mean energy of the predictions; keeps weights defined where two are equal
 
 
@@ -28,9 +29,12 @@ def stack(parts: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     """
     sums = [torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)]
     for predictions, values in parts:
-        flat = predictions.flatten(1).double()  # (M, N)
-        sums[0] = sums[0] + flat @ flat.T
-        sums[1] = sums[1] + flat @ values.flatten().double()
+        flat = predictions.flatten(1)  # (M, N)
+        of_parts = zip(flat.split(_AT_ONCE, dim=1), values.flatten().split(_AT_ONCE), strict=True)
+        for some, truth in of_parts:
+            exact = some.double()
+            sums[0] = sums[0] + exact @ exact.T
+            sums[1] = sums[1] + exact @ truth.double()
     gram, moment = sums  # (M, M), (M,)
     gram.diagonal().add_(_RIDGE * gram.diagonal().mean())
     factor = torch.linalg.cholesky(gram).numpy()  # |L' w - L^-1 c|^2 has the same minimum

@@ -190,6 +190,20 @@ class MF(nn.Module):
         norms = norms + user_bias.square() + item_bias.square()
         return self._score(user_e, user_bias, item_e, item_bias), norms
 
+    def score_all(self, user_e: Tensor, user_bias: Tensor) -> Tensor:
+        """Score all items of the domain for users given by their vectors.
+
+        Args:
+            user_e: User vectors (b, k).
+            user_bias: User biases (b,).
+
+        Returns:
+            Scores (b, n).
+        """
+        item = self.items.ids  # (n,)
+        of_items = torch.addmm(self.intercept(item), self.place(user_e), self.weight(item).T)
+        return of_items + self.offset(user_e, user_bias).unsqueeze(1)
+
     def log_normalisers(self, user: Tensor) -> Tensor:
         """Logs of sum_i exp(score(u, i)) over all items of the domain, int64 (b,) to (b,)."""
         user_e, item = self.users(user), self.items.ids  # (b, k), (n,)

@@ -181,13 +181,32 @@ class BridgeRecommender(CrossDomainRecommender):
         """The target model's score for users it knows, the bridge's for cold-start users, (B,)."""
         warm = self.is_warm[user]  # (B,)
         known = self.target(torch.where(warm, user, 0), item)  # (B,)
-        user_e = self._bridged_e(torch.where(warm, 0, user))  # (B, k)
-        floor_user, bias = user, known.new_zeros(())
-        if self.few_shot is not None:
-            user_e, bias = self.few_shot(user, user_e)
-            floor_user = self.few_shot.floor_user(user)
+        floor_user, bias, user_e = self._cold_start(torch.where(warm, 0, user))
         cold = self.floor(floor_user, item) + bias + self._product(user_e, item)
         return torch.where(warm, known, cold)
+
+    def rate_all(self, user: Tensor) -> Tensor:
+        """The same of all target items, (b,) to (b, n)."""
+        warm = self.is_warm[user]  # (b,)
+        items = self.target.items.ids  # (n,)
+        scores = self.cold_item_e.new_empty(len(user), len(items))  # (b, n)
+        if warm.any():
+            users = self.target.users
+            scores[warm] = self.target.score_all(users(user[warm]), users.biases(user[warm]))
+        if not warm.all():
+            floor_user, bias, user_e = self._cold_start(user[~warm])
+            weight = self.item_weight(self.cold_item_e[items], items)  # (n, k)
+            floor = self.floor.score_all(floor_user, slice(self.first_target_item, self.n_items))
+            scores[~warm] = floor + bias.unsqueeze(1) + self.target.place(user_e) @ weight.T
+        return scores
+
+    def _cold_start(self, user: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of cold-start users, (B,): whose floor is theirs (B,), bias (B,) and vector (B, k)."""
+        user_e = self._bridged_e(user)
+        if self.few_shot is None:
+            return user, user_e.new_zeros(len(user)), user_e
+        user_e, bias = self.few_shot(user, user_e)
+        return self.few_shot.floor_user(user), bias, user_e
 
     def train(self, mode: bool = True) -> BridgeRecommender:
         """Switch between training and evaluation; vectors are transformed once per evaluation."""

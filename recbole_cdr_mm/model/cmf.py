@@ -76,6 +76,11 @@ class CMF(CrossDomainRecommender):
         """Scores of target items, for all users alike, (B,)."""
         return self.target(user, item)
 
+    def rate_all(self, user: Tensor) -> Tensor:
+        """Scores of all target items, (b,) to (b, n)."""
+        users = self.target.users
+        return self.target.score_all(users(user), users.biases(user))
+
     def _is_target(self, item: Tensor) -> Tensor:
         return item >= self.first_target_item
 

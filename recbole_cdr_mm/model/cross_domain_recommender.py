@@ -91,6 +91,24 @@ class CrossDomainRecommender(GeneralRecommender):
             a distribution its mean estimate.
         """
 
+    def rate_all(self, user: Tensor) -> Tensor:
+        """Score all target items for users as `rate` does: here pair by pair.
+
+        Models whose scores of a user are products of matrices say so, which is many times as fast.
+
+        Args:
+            user: User ids, int64 (b,).
+
+        Returns:
+            Scores, float32 (b, n), n the number of target items.
+        """
+        items = torch.arange(self.first_target_item, self.n_items, device=user.device)  # (n,)
+        parts = [
+            score_all_pairs(self.rate, user[rows], items)
+            for rows in user_slices(len(user), len(items))
+        ]
+        return torch.cat(parts)
+
     @property
     def rating_values(self) -> Tensor | None:
         """The rating values that have probabilities, ascending (V,); None in a model without."""
@@ -142,11 +160,8 @@ class CrossDomainRecommender(GeneralRecommender):
         """
         self._require_trained()
         user = interaction[self.USER_ID]
-        items = torch.arange(self.first_target_item, self.n_items, device=user.device)
         scores = torch.full((len(user), self.n_items), -torch.inf, device=user.device)  # (B, I)
-        for rows in user_slices(len(user), len(items)):
-            rated = score_all_pairs(self.rate, user[rows], items)
-            scores[rows, self.first_target_item :] = rated
+        scores[:, self.first_target_item :] = self.rate_all(user)
         return scores.view(-1)
 
     def _require_trained(self) -> None:

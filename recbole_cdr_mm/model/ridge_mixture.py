@@ -126,9 +126,16 @@ class RidgeMixture(StartingFloor):
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """Score target items for cold-start users, (B,) and (B,) to (B,)."""
         users, place = torch.unique(user, return_inverse=True)
-        expected = score_profiles(
-            self.profile(users), self.weight, place, item - self.first_item
-        )  # (B,)
+        profile, item = self.profile(users), item - self.first_item
+        return self._log_probability(score_profiles(profile, self.weight, place, item))
+
+    def score_all(self, user: Tensor, items: slice) -> Tensor:
+        """Score all target items for cold-start users, (b,) to (b, n)."""
+        weight = self.weight[items.start - self.first_item : items.stop - self.first_item]
+        return self._log_probability(self.profile(user) @ weight.T)
+
+    def _log_probability(self, expected: Tensor) -> Tensor:
+        """Logs of expected rows, up to a number that all share, of any shape."""
         expected = expected / self.scale
         # Far below 0 the softplus is exp(expected).
         return torch.where(expected < -20, expected, softplus(expected).log())
@@ -232,17 +239,19 @@ class _LeftOut:
     seed: int
 
     def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Predictions (M, b, I) and true rows (b, I), some users at a time."""
+        """Predictions (M, b, I) and true rows (b, I), some users at a time, each in one place."""
         n = self.rows.shape[0]
         leverages = [[b.ridge.leverages(penalty) for penalty in _PENALTIES] for b in self.bridges]
         means = [bridge.means.float() for bridge in self.bridges]  # (E, I)
+        n_predictions = len(self.bridges) * len(_EXPONENTS) * len(_PENALTIES) + 2
+        made = means[0].new_empty(n_predictions, _USERS_AT_ONCE, len(self.others))  # (M, b, I)
         drawn = torch.arange(n)
         if n > _STACKED_USERS:
             drawn = torch.randperm(n, generator=torch.Generator().manual_seed(self.seed))
         for users in drawn[:_STACKED_USERS].split(_USERS_AT_ONCE):
             value = self.rows.index_select(0, users).to_dense().float()  # (b, I)
             count = value.sum(1, keepdim=True)  # (b, 1)
-            predictions = []
+            predictions = iter(made[:, : len(users)])  # of (b, I) each
             for b, bridge in enumerate(self.bridges):
                 features = bridge.ridge.features[users]  # (b, r)
                 for e, exponent in enumerate(_EXPONENTS):
@@ -250,11 +259,12 @@ class _LeftOut:
                     for p, penalty in enumerate(_PENALTIES):
                         shrunk = (features * bridge.ridge.shrinkage(penalty)).float()  # (b, r)
                         leverage = leverages[b][p][users].float().unsqueeze(1)  # (b, 1)
-                        all_in = means[b][e] + shrunk @ bridge.moments[e]  # (b, I)
-                        predictions.append((all_in - leverage * own) / (1 - leverage))
-            predictions.append((means[0][0] - value / n) / (1 - 1 / n))
-            predictions.append(self.others.float().expand_as(value))
-            yield torch.stack(predictions), value
+                        prediction = next(predictions)
+                        torch.addmm(means[b][e], shrunk, bridge.moments[e], out=prediction)
+                        prediction.sub_(leverage * own).div_(1 - leverage)
+            next(predictions).copy_((means[0][0] - value / n) / (1 - 1 / n))
+            next(predictions).copy_(self.others)
+            yield made[:, : len(users)], value
 
 
 def _combine(bridges: list[_Bridge], weights: Tensor, others: Tensor) -> Tensor:

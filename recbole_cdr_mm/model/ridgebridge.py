@@ -74,6 +74,10 @@ class RidgeBridge(CrossDomainRecommender):
         profile = self._profile(users)  # (b, r + 1)
         return score_profiles(profile, self.weight, place, item - self.first_target_item)
 
+    def rate_all(self, user: Tensor) -> Tensor:
+        """The same of all target items, (b,) to (b, n)."""
+        return self._profile(user) @ self.weight.T
+
     def _profile(self, user: Tensor) -> Tensor:
         """Scaled source rows on the basis, and a 1 for the intercept, (B,) to (B, r + 1)."""
         item, _, row = self._histories.of(user)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.folds import SimulatedUsers
+from recbole_cdr_mm.layers.all_pairs import score_all_pairs, user_slices
 from recbole_cdr_mm.model.base_models import MF
 from recbole_cdr_mm.model.floors import fit_floor
 
@@ -50,6 +51,20 @@ class StartingFloor(nn.Module):
             Scores (B,).
         """
 
+    def score_all(self, user: Tensor, items: slice) -> Tensor:
+        """Score all target items for cold-start users: here pair by pair.
+
+        Args:
+            user: User ids, int64 (b,); 0 for a user of whom nothing is known.
+            items: The ids of the target items, n of them.
+
+        Returns:
+            Scores (b, n).
+        """
+        item = torch.arange(items.start, items.stop, device=user.device)  # (n,)
+        parts = user_slices(len(user), len(item))
+        return torch.cat([score_all_pairs(self, user[rows], item) for rows in parts])
+
     def of_simulated(self, user: Tensor, item: Tensor) -> Tensor:
         """Score them for users in training, without their own ratings, (B,) and (B,) to (B,).
 
@@ -72,6 +87,10 @@ class AdditiveFloor(StartingFloor):
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """Item part and user part, (B,)."""
         return self.item[item] + self.user[user]
+
+    def score_all(self, user: Tensor, items: slice) -> Tensor:
+        """The same of all target items, (b, n)."""
+        return self.item[items] + self.user[user].unsqueeze(1)
 
 
 class PlainStart(AdditiveFloor):

@@ -51,6 +51,14 @@ class TargetMF(CrossDomainRecommender):
 
     def rate(self, user: Tensor, item: Tensor) -> Tensor:
         """Scores by the target model, (B,)."""
+        return self.target.score(*self._users(user), item)
+
+    def rate_all(self, user: Tensor) -> Tensor:
+        """Scores of all target items, (b,) to (b, n)."""
+        return self.target.score_all(*self._users(user))
+
+    def _users(self, user: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors and biases of users, (B,) to (B, k) and (B,)."""
         has_row = (user <= self.n_overlapped) | (user >= self.first_target_only_user)  # (B,)
         own = self.is_warm[user] | (has_row & self.keeps_random_vector)  # (B,)
         users = self.target.users
@@ -59,4 +67,4 @@ class TargetMF(CrossDomainRecommender):
         mean_bias = users.biases(self.warm_users).mean()  # ()
         user_e = torch.where(own.unsqueeze(1), users(known), mean_e)  # (B, k)
         user_bias = torch.where(own, users.biases(known), mean_bias)  # (B,)
-        return self.target.score(user_e, user_bias, item)
+        return user_e, user_bias

@@ -21,6 +21,8 @@ from recbole_cdr_mm.evaluation.rating import RatingScale
 from recbole_cdr_mm.layers.rating_distribution import median, shortest_interval
 from recbole_cdr_mm.trainer.resume import checkpoint_path
 
+_PAIRS_AT_ONCE = 1 << 20
+
 
 class NumbersOnly(Trainer):
     """Mixed in before a trainer: a loss or score that is no number ends the run."""
@@ -56,6 +58,8 @@ class ColdStartEvaluation(Trainer):
         estimates: What the estimates of the last evaluation are worth.
     """
 
+    test_batch_size: int
+
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
         low, high = config["rating_range"]
@@ -63,6 +67,8 @@ class ColdStartEvaluation(Trainer):
             low, high, scores_are_labels=not config.is_ours, clip=config["clip_predictions"]
         )
         self.saved_model_file = str(checkpoint_path(config))
+        # RecBole's: where a model scores pairs alone, users with all items are cut into such parts.
+        self.test_batch_size = min(self.test_batch_size, _PAIRS_AT_ONCE)
         self.eval_collector = ColdStartCollector(config)
         self._batches: list[dict[str, Tensor]] = []
 
