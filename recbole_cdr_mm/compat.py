@@ -395,8 +395,8 @@ def _load_plain_checkpoints() -> None:
     recbole.quick_start.load_data_and_model = load_data_and_model
 
 
-# torch: RecBole's module of SINE switches anomaly detection on for all of torch when it is imported,
-# as it is, with all sequential models, by whoever asks for one of them, for a model of a later
+# torch: RecBole's module of SINE switches anomaly detection on, for all of torch, when it is
+# imported: with all sequential models, by whoever asks for one of them, for a model of a later
 # folder, or for one that does not exist. What the process trains then takes several times as long.
 
 

@@ -95,6 +95,19 @@ def check(dataset: PairDataset, features: ItemFeatures) -> None:
         )
 
 
+def test_features_of_one_domain_are_those_of_both_once_they_are_read(root: Path) -> None:
+    dataset, both = load()
+    fingerprint = dataset.config["feature_fingerprint"]
+    (root / "movie" / "movie.text.npy").unlink()  # is not read again
+    for domain in ("source", "target"):
+        own = dataset.features("text", [domain])
+        assert own.matrix is both.matrix
+        ids = dataset.pair.items(domain)
+        assert own.known[ids].tolist() == both.known[ids].tolist()
+        assert own.known.sum() == both.known[ids].sum()
+    assert dataset.config["feature_fingerprint"] == fingerprint
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_rows_are_found_by_token_and_domain(root: Path, order: int) -> None:
     for name in ITEMS:

@@ -100,7 +100,7 @@ def test_ridge_vectors(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 
 def test_feature_projection(rng: np.random.Generator) -> None:
     features, known = 20 * rng.standard_normal((5, 4)), np.array([0, 1, 1, 0, 1], dtype=bool)
-    features[~known] = 0
+    features[~known] = 999  # is not read
     layer = FeatureProjection(tensor(features), torch.from_numpy(known), K, generator())
     with torch.no_grad():
         layer.linear.bias.normal_(generator=generator(2))

@@ -29,7 +29,7 @@ from recbole_cdr_mm.data.folds import draw_folds
 from recbole_cdr_mm.data.history import build_histories
 from recbole_cdr_mm.data.loader import DrawingLoader, RowLoader
 from recbole_cdr_mm.data.negatives import NegativeSampler
-from recbole_cdr_mm.data.pair import Pair, Ratings, join_domains
+from recbole_cdr_mm.data.pair import Pair, Ratings, join_domains, row_order
 from recbole_cdr_mm.data.split import ColdStartSplit, FewShot, split_cold_start
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 
@@ -99,6 +99,20 @@ def test_shuffled_lines_give_the_same_pair(rng: np.random.Generator) -> None:
             np.testing.assert_array_equal(was, now)
     assert pair.user_tokens.tolist() == shuffled.user_tokens.tolist()
     assert pair.item_tokens.tolist() == shuffled.item_tokens.tolist()
+
+
+@pytest.mark.parametrize("is_timed", [True, False])
+def test_rows_are_sorted_once(rng: np.random.Generator, is_timed: bool) -> None:
+    user, item = rng.integers(0, 5, 200), rng.integers(0, 9, 200)
+    rating, time = rng.integers(1, 6, 200) / 1.0, rng.integers(0, 4, 200) / 1.0
+    order = row_order(user, item, rating, time if is_timed else None)
+    keys = (rating, item, time, user) if is_timed else (user,)
+    assert order is not None
+    np.testing.assert_array_equal(order, np.lexsort(keys))
+    user, item, rating, time = (column[order] for column in (user, item, rating, time))
+    assert row_order(user, item, rating, time if is_timed else None) is None
+    none = np.empty(0)
+    assert row_order(none, none, none, none) is None
 
 
 def test_without_timestamps_the_order_is_the_files() -> None:

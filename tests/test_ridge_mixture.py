@@ -79,6 +79,17 @@ class TestHistoryProfile:
         torch.testing.assert_close(kept[:3], of_all[:3], rtol=0.02, atol=0.02)
 
 
+def test_texts_are_centred_over_the_items_that_have_one(rng: np.random.Generator) -> None:
+    features, known = rng.standard_normal((6, 3)), np.array([0, 1, 1, 0, 1, 1], dtype=bool)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    centred = unit - unit[known].mean(0)
+    expected = centred / np.linalg.norm(centred, axis=1, keepdims=True) * known[:, None]
+    before = torch.from_numpy(features.copy())
+    found = centred_texts(before, torch.from_numpy(known))
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+    np.testing.assert_array_equal(before.numpy(), features)
+
+
 class TestRidgeRegression:
     def test_left_out_rows_are_those_of_a_fit_without_them(self) -> None:
         rng = np.random.default_rng(1)

@@ -370,3 +370,13 @@ def test_a_model_that_diverges_ends_in_one_error(
     with without_log_file():
         assert main([f"--{key}={value}" for key, value in arguments.items()]) == 2
     assert re.match(r"ConfigError: TargetMF: .* no numbers? \(NaN\)", capsys.readouterr().err)
+
+
+def test_mixed_precision(data_path: Path) -> None:
+    """Half precision moves a result, and by little."""
+    values = {**META, **NO_FLOOR}
+    rmse = [
+        run_mm(data_path, **{**values, "enable_amp": enable_amp})["test"]["RMSE"]
+        for enable_amp in (False, True)
+    ]
+    assert 0 < abs(rmse[0] - rmse[1]) < 0.02 * rmse[0]
