@@ -117,6 +117,32 @@ def test_feature_projection(rng: np.random.Generator) -> None:
     assert set(layer.state_dict()) == {"linear.weight", "linear.bias", "missing"}
 
 
+def test_gradients_do_not_depend_on_which_thread_is_first(rng: np.random.Generator) -> None:
+    """Of the bridge's layers, on histories that are long enough for several threads."""
+    features = torch.from_numpy(rng.standard_normal((4000, 8)).astype(np.float32))
+    project = FeatureProjection(features, torch.ones(4000, dtype=torch.bool), 32, generator())
+    encode = CharacteristicEncoder(32, generator())
+    item = torch.from_numpy(rng.integers(0, 4000, 14_000))
+    row = torch.from_numpy(np.sort(rng.integers(0, 500, 14_000)))
+    aim = torch.from_numpy(rng.standard_normal((500, 32)).astype(np.float32))
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        gradients = []
+        for _ in range(8):
+            project.zero_grad()
+            encode.zero_grad()
+            (encode(project(item), row, 500) * aim).sum().backward()
+            gradients.append(
+                [p.grad.clone() for p in (*project.parameters(), *encode.parameters())]
+            )
+    finally:
+        torch.set_num_threads(n_threads)
+    for again in gradients[1:]:
+        for first, other in zip(gradients[0], again, strict=True):
+            assert torch.equal(first, other)
+
+
 ROW = np.array([0, 0, 0, 2, 2, 4])  # users 1 and 3 have no history
 
 
@@ -235,7 +261,9 @@ def test_log_normalisers(
     np.testing.assert_allclose(given[1].grad, share.T @ user_e, rtol=1e-4, atol=1e-5)
 
 
-def test_score_all_pairs() -> None:
+@pytest.mark.parametrize("at_once", [1, 4, 100])
+def test_score_all_pairs(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr("recbole_cdr_mm.layers.all_pairs._SCORES_AT_ONCE", at_once)
     user, item = torch.tensor([3, 1]), torch.tensor([5, 2, 7])
     found = score_all_pairs(lambda u, i: 10 * u + i, user, item)
     assert found.tolist() == [[35, 32, 37], [15, 12, 17]]

@@ -11,17 +11,10 @@ from torch.utils.checkpoint import checkpoint
 _SCORES_AT_ONCE = 1 << 20
 
 
-def user_slices(n_users: int, n_items: int) -> Iterator[slice]:
-    """Slices of the users whose scores fit into memory at once."""
-    step = max(1, _SCORES_AT_ONCE // n_items)
-    for start in range(0, n_users, step):
-        yield slice(start, start + step)
-
-
 def score_all_pairs(
     score: Callable[[Tensor, Tensor], Tensor], user: Tensor, item: Tensor
 ) -> Tensor:
-    """Score each of the users with each of the items.
+    """Score each of the users with each of the items, about a million pairs at a time.
 
     Args:
         score: Scores pairs, int64 (N,) and (N,) to (N,).
@@ -31,8 +24,12 @@ def score_all_pairs(
     Returns:
         Scores (b, n).
     """
-    pairs = user.repeat_interleave(len(item)), item.repeat(len(user))  # (b n,), (b n,)
-    return score(*pairs).view(len(user), -1)
+    parts = []
+    for rows in _user_slices(len(user), len(item)):
+        users = user[rows]  # (b',)
+        pairs = users.repeat_interleave(len(item)), item.repeat(len(users))  # (b' n,), (b' n,)
+        parts.append(score(*pairs).view(len(users), -1))
+    return torch.cat(parts)
 
 
 def log_normalisers(scores: Callable[[slice], Tensor], n_users: int, n_items: int) -> Tensor:
@@ -51,6 +48,13 @@ def log_normalisers(scores: Callable[[slice], Tensor], n_users: int, n_items: in
 
     parts = [
         checkpoint(part, users, use_reentrant=False, preserve_rng_state=False)
-        for users in user_slices(n_users, n_items)
+        for users in _user_slices(n_users, n_items)
     ]
     return torch.cat(parts)
+
+
+def _user_slices(n_users: int, n_items: int) -> Iterator[slice]:
+    """Slices of the users whose scores fit into memory at once."""
+    step = max(1, _SCORES_AT_ONCE // n_items)
+    for start in range(0, n_users, step):
+        yield slice(start, start + step)

@@ -63,4 +63,4 @@ def ragged_softmax(logit: Tensor, row: Tensor, n_rows: int) -> Tensor:
     highest = highest.scatter_reduce(0, row, logit.detach(), "amax")  # (B,)
     weight = torch.exp(logit - highest[row])  # (N,)
     total = weight.new_zeros(n_rows).index_add(0, row, weight)  # (B,); exp may be in float32
-    return weight / total[row]
+    return weight / total.index_select(0, row)

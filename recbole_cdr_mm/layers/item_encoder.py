@@ -55,4 +55,5 @@ class FeatureProjection(nn.Module):
         weight = self.linear.weight / self.scale  # (k, d), which is smaller than the features
         projected = nn.functional.linear(self.features[unique], weight, self.linear.bias)  # (n, k)
         vectors = torch.where(self.known[unique].unsqueeze(1), projected, self.missing)  # (n, k)
-        return vectors[place]  # (N, k)
+        # Indexing adds gradients up in the order in which threads come by; this does not.
+        return vectors.index_select(0, place)  # (N, k)

@@ -113,8 +113,9 @@ def log_likelihoods(cuts: Tensor, location: Tensor, index: Tensor) -> Tensor:
     """
     bounds = pad(pad(cuts, (1, 0), value=-torch.inf), (0, 1), value=torch.inf)  # (V + 1,)
     of_gaps = torch.log(-torch.expm1(-bounds.diff()))  # (V,)
-    upper, lower = bounds[index + 1] - location, bounds[index] - location  # (N,)
-    return logsigmoid(upper) + logsigmoid(-lower) + of_gaps[index]
+    upper = bounds.index_select(0, index + 1) - location  # (N,)
+    lower = bounds.index_select(0, index) - location  # (N,)
+    return logsigmoid(upper) + logsigmoid(-lower) + of_gaps.index_select(0, index)
 
 
 # What is read off probabilities

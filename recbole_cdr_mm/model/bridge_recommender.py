@@ -146,13 +146,15 @@ class BridgeRecommender(CrossDomainRecommender):
         users = torch.unique(batch[self.USER_ID])  # (b,)
         user_e = self.transform(users)  # (b, k), once a user
 
+        def own_vectors(user: Tensor) -> Tensor:
+            return user_e.index_select(0, torch.searchsorted(users, user))  # (B, k)
+
         def score(user: Tensor, item: Tensor) -> Tensor:
-            return self._score_in_training(user, user_e[torch.searchsorted(users, user)], item)
+            return self._score_in_training(user, own_vectors(user), item)
 
         def normalise(user: Tensor) -> Tensor:
             (item_e,) = self._view.item_e  # in a ranking all users meet the same
-            own_e = user_e[torch.searchsorted(users, user)]  # (b, k)
-            return self._log_normalisers(user, own_e, item_e, self.floor.of_simulated)
+            return self._log_normalisers(user, own_vectors(user), item_e, self.floor.of_simulated)
 
         penalty = self.config["bridge_reg_weight"] * user_e.square().sum(1).mean()
         return self.losses_of_scores(score, normalise, batch).mean() + penalty

@@ -19,7 +19,7 @@ from recbole_cdr_mm.data.negatives import NegativeSampler
 from recbole_cdr_mm.data.pair import DomainName, Ratings
 from recbole_cdr_mm.data.split import overlapped_training_users
 from recbole_cdr_mm.errors import ConfigError, DataFormatError, StageError
-from recbole_cdr_mm.layers.all_pairs import score_all_pairs, user_slices
+from recbole_cdr_mm.layers.all_pairs import score_all_pairs
 from recbole_cdr_mm.layers.losses import (
     bayesian_personalised_ranking,
     sampled_softmax,
@@ -103,11 +103,7 @@ class CrossDomainRecommender(GeneralRecommender):
             Scores, float32 (b, n), n the number of target items.
         """
         items = torch.arange(self.first_target_item, self.n_items, device=user.device)  # (n,)
-        parts = [
-            score_all_pairs(self.rate, user[rows], items)
-            for rows in user_slices(len(user), len(items))
-        ]
-        return torch.cat(parts)
+        return score_all_pairs(self.rate, user, items)
 
     @property
     def rating_values(self) -> Tensor | None:
@@ -313,7 +309,7 @@ class CrossDomainRecommender(GeneralRecommender):
             return squared_error(score(user, item), batch[self.RATING])
         if not self.n_negatives:
             users, place = torch.unique(user, return_inverse=True)
-            return log_normalisers(users)[place] - score(user, item)
+            return log_normalisers(users).index_select(0, place) - score(user, item)
         items = torch.cat([item.unsqueeze(0), batch[self.NEG_ITEM_ID].T])  # (1 + n, B)
         scores = score(user.repeat(len(items)), items.flatten()).view_as(items)  # (1 + n, B)
         positive, negative = scores[0], scores[1:]  # (B,), (n, B)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.folds import SimulatedUsers
-from recbole_cdr_mm.layers.all_pairs import score_all_pairs, user_slices
+from recbole_cdr_mm.layers.all_pairs import score_all_pairs
 from recbole_cdr_mm.model.base_models import MF
 from recbole_cdr_mm.model.floors import fit_floor
 
@@ -62,8 +62,7 @@ class StartingFloor(nn.Module):
             Scores (b, n).
         """
         item = torch.arange(items.start, items.stop, device=user.device)  # (n,)
-        parts = user_slices(len(user), len(item))
-        return torch.cat([score_all_pairs(self, user[rows], item) for rows in parts])
+        return score_all_pairs(self, user, item)
 
     def of_simulated(self, user: Tensor, item: Tensor) -> Tensor:
         """Score them for users in training, without their own ratings, (B,) and (B,) to (B,).
