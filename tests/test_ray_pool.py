@@ -90,7 +90,8 @@ class TestCluster:
             Task("where 1", where, {}, logs / "1"),
             Task("where 2", where, {}, logs / "2"),
             Task("double", pool_tasks.double, {"number": 4}, logs / "double"),
-            Task("ask", pool_tasks.ask, {"number": 5}, logs / "ask"),
+            Task("ask 1", pool_tasks.ask, {"number": 1}, logs / "ask 1"),
+            Task("ask 5", pool_tasks.ask, {"number": 5}, logs / "ask 5"),
             Task("threads", pool_tasks.threads, {}, logs / "threads"),
             Task("mistake", pool_tasks.mistake, {}, logs / "mistake"),
             Task("bug", pool_tasks.bug, {}, logs / "bug"),
@@ -127,7 +128,8 @@ class TestCluster:
         assert 1 <= outcomes["where 1"].seconds < 5
 
     def test_reports_are_answered(self, outcomes: dict[str, Outcome]) -> None:
-        assert outcomes["ask"].value == ["ask: 5", "ask: 6"]
+        assert outcomes["ask 1"].value == ["ask 1: 1", "ask 1: 2"]
+        assert outcomes["ask 5"].value == ["ask 5: 5", "ask 5: 6"]
 
     def test_threads(self, outcomes: dict[str, Outcome]) -> None:
         assert outcomes["threads"].value == (1, {1})
@@ -135,7 +137,7 @@ class TestCluster:
     def test_tasks_are_asked_for_when_a_worker_is_free(
         self, outcomes: dict[str, Outcome], begun: list[int]
     ) -> None:
-        assert begun == [2, 3, 4, 5, 6, 7, 8, 8]
+        assert begun == [2, 3, 4, 5, 6, 7, 8, 9, 9]
 
     def test_failures_are_outcomes(self, outcomes: dict[str, Outcome], folder: Path) -> None:
         mistake = outcomes["mistake"].error
@@ -166,22 +168,23 @@ class TestCluster:
 
     def test_tune(self, cluster: Any, tmp_path: Path) -> None:
         values = {
-            "models": "TargetMF",
+            "models": "ItemMean,TargetMF",
             "dataset": "tiny",
             "data_path": write_world(tiny_pair(), tmp_path / "data"),
             "use_gpu": False,
             "epochs": 4,
-            "trials": 2,
+            "trials": 3,
         }
         arguments = [f"--{key}={value}" for key, value in values.items()]
         assert main([*arguments, "--out=on_ray", f"--ray_address={cluster.address}"]) == 0
         assert main([*arguments, "--out=here"]) == 0
-        on_ray, here = (
-            json.loads(Path(out, "TargetMF.json").read_text(encoding="utf-8"))
-            for out in ("on_ray", "here")
-        )
-        assert on_ray["trials"] == on_ray["completed"] + on_ray["pruned"] == 2
-        assert on_ray["default_value"] == here["default_value"]
+        for model in ("ItemMean", "TargetMF"):
+            on_ray, here = (
+                json.loads(Path(out, f"{model}.json").read_text(encoding="utf-8"))
+                for out in ("on_ray", "here")
+            )
+            assert on_ray["trials"] == on_ray["completed"] + on_ray["pruned"] == 3
+            assert on_ray["default_value"] == here["default_value"]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
