@@ -72,7 +72,8 @@ def row_basis(rows: Tensor, rank: int, seed: int) -> Tensor:
     Source: Halko, Martinsson and Tropp. "Finding Structure with Randomness." SIAM Review, 2011,
     algorithms 4.4 and 5.1.
 
-    Deviations: bases are made orthonormal on the side of the rows alone, of which there are fewer.
+    Deviations: bases are made orthonormal on the side of the rows alone; the last step does it on
+    the side of the directions.
     """
     n, m = rows.shape
     if n <= rank:

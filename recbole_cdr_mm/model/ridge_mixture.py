@@ -131,8 +131,7 @@ class RidgeMixture(StartingFloor):
 
     def score_all(self, user: Tensor, items: slice) -> Tensor:
         """Score all target items for cold-start users, (b,) to (b, n)."""
-        weight = self.weight[items.start - self.first_item : items.stop - self.first_item]
-        return self._log_probability(self.profile(user) @ weight.T)
+        return self._log_probability(self.profile(user) @ self.weight.T)
 
     def _log_probability(self, expected: Tensor) -> Tensor:
         """Logs of expected rows, up to a number that all share, of any shape."""
