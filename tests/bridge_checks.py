@@ -15,6 +15,7 @@ from model_checks import (
     Run,
     naive_biases,
     naive_calibration,
+    numpy_state,
     pairs_of_both_kinds,
     tiny_pair,
     write_world,
@@ -42,9 +43,7 @@ class Reference:
 
     def __init__(self, run: Run) -> None:
         self.run, self.config, self.pair = run, run.config, run.dataset.pair
-        self.state = {
-            name: value.numpy().astype(np.float64) for name, value in run.model.state_dict().items()
-        }
+        self.state = numpy_state(run)
         mean, user_bias, item_bias = naive_biases(self.pair.source)
         self.source_bias = user_bias
         source = self.pair.source
@@ -75,7 +74,7 @@ class Reference:
 
     def source_vector(self, user: int) -> np.ndarray:
         """u^s."""
-        return self.state["source.users.embedding.weight"][user]
+        return self.state["source.users.embedding"][user]
 
     def item_vector(self, item: int) -> np.ndarray:
         """v of an item in its own domain's base model."""
@@ -85,7 +84,7 @@ class Reference:
         vector = np.zeros(self.config["embedding_size"])
         if parts in ("id", "both"):
             row = item if is_source else item - self.pair.n_source_items
-            vector = vector + self.state[f"{domain}.items.embedding.weight"][row]
+            vector = vector + self.state[f"{domain}.items.embedding"][row]
         if parts in ("text", "both"):
             vector = vector + self.text(item, f"{domain}.items.text", (domain,))
         return vector
@@ -101,7 +100,7 @@ class Reference:
     def intercept(self, item: int) -> float:
         """Mean and bias of a target item."""
         row = item - self.pair.n_source_items
-        return self.state["target.mean"] + self.state["target.items.bias.weight"][row, 0]
+        return self.state["target.mean"] + self.state["target.items.bias"][row]
 
     def view(self, without_fold: int | None = None) -> View:
         """What a cold-start user meets; or one who is simulated, without their fold's ratings."""
@@ -123,7 +122,7 @@ class Reference:
             raters = [n for n in range(len(rows)) if rows.item[n] == i]
             u = np.array(
                 [
-                    self.state["target.users.embedding.weight"][self.target_row(rows.user[n])]
+                    self.state["target.users.embedding"][self.target_row(rows.user[n])]
                     for n in raters
                 ]
             ).reshape(-1, self.config["embedding_size"])
@@ -148,8 +147,8 @@ class Reference:
     def warm(self, user: int, item: int) -> float:
         """The target model's own score."""
         u = self.target_row(user)
-        bias = self.state["target.users.bias.weight"][u, 0]
-        vector = self.state["target.users.embedding.weight"][u]
+        bias = self.state["target.users.bias"][u]
+        vector = self.state["target.users.embedding"][u]
         return self.intercept(item) + bias + vector @ self.weigh(self.item_vector(item))
 
 

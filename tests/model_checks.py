@@ -295,6 +295,19 @@ def simulated_users(run: Run, *, is_met: bool = True) -> SimulatedUsers:
     return SimulatedUsers(fold, n_folds, is_met)
 
 
+def numpy_state(run: Run) -> dict[str, np.ndarray]:
+    """The state_dict; of each table `embedding`, its vectors, and `bias` (n,), 0 without biases."""
+    state = {}
+    for name, value in run.model.state_dict().items():
+        state[name] = value.numpy().astype(np.float64)
+        if name.endswith(".table.rows.weight"):
+            owner, rows = name.removesuffix(".table.rows.weight"), state.pop(name)
+            n_vector = rows.shape[1] - run.config["use_bias"]
+            state[f"{owner}.embedding"] = rows[:, :n_vector]
+            state[f"{owner}.bias"] = rows[:, n_vector:].sum(1)
+    return state
+
+
 # Plain NumPy, slow and obvious
 
 

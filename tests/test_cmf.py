@@ -8,30 +8,30 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from model_checks import TINY, ModelChecks, Run, pairs_of_both_kinds, run_mm
+from model_checks import TINY, ModelChecks, Run, numpy_state, pairs_of_both_kinds, run_mm
 
 
 def score(run: Run, user: int, item: int) -> float:
     """Mean, biases and product, from the state_dict: one row of users, an item table a domain."""
-    state = {name: value.numpy() for name, value in run.model.state_dict().items()}
+    state = numpy_state(run)
     n_source_items = run.dataset.pair.n_source_items
     domain, row = ("source", item) if item <= n_source_items else ("target", item - n_source_items)
     weight = state.get(f"{domain}.linear.weight", np.ones((1, 1)))[0]
-    product = state["source.users.embedding.weight"][user] * (
-        weight * state[f"{domain}.items.embedding.weight"][row]
+    product = state["source.users.embedding"][user] * (
+        weight * state[f"{domain}.items.embedding"][row]
     )
-    biases = state["source.users.bias.weight"][user] + state[f"{domain}.items.bias.weight"][row]
+    biases = state["source.users.bias"][user] + state[f"{domain}.items.bias"][row]
     return (state[f"{domain}.mean"] + biases + product.sum()).item()
 
 
 def squared_norms(run: Run, user: int, item: int) -> float:
-    state = {name: value.numpy() for name, value in run.model.state_dict().items()}
+    state = numpy_state(run)
     n_source_items = run.dataset.pair.n_source_items
     domain, row = ("source", item) if item <= n_source_items else ("target", item - n_source_items)
-    rows = [state[f"source.users.{table}.weight"][user] for table in ("embedding", "bias")]
+    rows = [state[f"source.users.{table}"][user] for table in ("embedding", "bias")]
     weight = state.get(f"{domain}.linear.weight", np.ones((1, 1)))[0]
-    rows += [weight * state[f"{domain}.items.embedding.weight"][row]]
-    rows += [state[f"{domain}.items.bias.weight"][row]]
+    rows += [weight * state[f"{domain}.items.embedding"][row]]
+    rows += [state[f"{domain}.items.bias"][row]]
     return sum(float(np.sum(vector**2)) for vector in rows)
 
 
@@ -51,7 +51,7 @@ class TestCMF(ModelChecks):
     def test_both_domains_share_the_users(self, trained: Run) -> None:
         model = trained.model
         assert model.source.users is model.target.users
-        n_rows = model.source.users.embedding.weight.shape[0]
+        n_rows = model.source.users.table.rows.num_embeddings
         assert n_rows == trained.dataset.pair.n_users
 
     @pytest.mark.parametrize("source_loss_weight", [1.0, 0.25])
@@ -96,7 +96,7 @@ class TestCMF(ModelChecks):
         """Their vectors have left their initial values."""
         fresh = self.build(Path(trained.config["data_path"]).parent).model
         users = torch.from_numpy(trained.dataset.split.test_users)
-        moved = trained.model.source.users(users) - fresh.source.users(users)
+        moved = trained.model.source.users.vectors(users) - fresh.source.users.vectors(users)
         assert (moved.abs().max(1).values > 0).all()
 
     def test_ends_with_the_weight_of_a_batch_without_target_rows(self, data_path: Path) -> None:

@@ -22,6 +22,7 @@ from model_checks import (
     changed,
     command_line,
     names_of,
+    numpy_state,
     pairs_of_both_kinds,
     result_of,
     run_mm,
@@ -116,9 +117,7 @@ class FewShotReference:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.state = {
-            name: value.numpy().astype(np.float64) for name, value in run.model.state_dict().items()
-        }
+        self.state = numpy_state(run)
         self.row = {user: n for n, user in enumerate(cold_users(run).tolist(), start=1)}
         self.counts = Counter(run.dataset.split.revealed.user.tolist())
 
@@ -175,10 +174,10 @@ class FewShotReference:
         pair, config = self.run.dataset.pair, self.run.config
         warm = np.unique(self.run.dataset.split.train.user)
         rows = np.where(warm <= pair.n_overlapped, warm, warm - pair.n_source_only)
-        bias = self.state["target.users.bias.weight"][rows, 0].mean()
+        bias = self.state["target.users.bias"][rows].mean()
         if config["start_from_floor"] and config["eval_task"] == "rating":
             bias = 0.0  # biases are those of the floor, and 0 on average
-        return self.state["target.users.embedding.weight"][rows].mean(0), bias
+        return self.state["target.users.embedding"][rows].mean(0), bias
 
     def ridge(self, user: int, vector: np.ndarray, bias: float) -> tuple[np.ndarray, float]:
         """What to add to vector and bias: regression of the revealed ratings on weights and a 1.
@@ -461,7 +460,7 @@ class TestStarts:
 
     def test_random_is_not_what_the_model_has_drawn_already(self, data_path: Path) -> None:
         fresh = build_run(data_path, **{"model": "PTUPCDR", **FEW})
-        drawn = set(fresh.model.source.users.embedding.weight.flatten().tolist())
+        drawn = set(fresh.model.source.users.table.rows.weight.flatten().tolist())
         start_e = fitted(data_path, few_shot_start="random").model.few_shot.start_e[1:]
         assert len(set(start_e.flatten().tolist()) & drawn) <= 1
 
@@ -700,7 +699,7 @@ def test_the_mean_user_of_a_metric_space_is_the_mean_of_its_points(data_path: Pa
     state, pair = FewShotReference(run).state, run.dataset.pair
     warm = np.unique(run.dataset.split.train.user)
     rows = np.where(warm <= pair.n_overlapped, warm, warm - pair.n_source_only)
-    points = [in_the_ball(vector) for vector in state["target.users.embedding.weight"][rows]]
+    points = [in_the_ball(vector) for vector in state["target.users.embedding"][rows]]
     np.testing.assert_allclose(state["few_shot.start_e"][1], np.mean(points, axis=0), atol=1e-5)
 
 

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recbole_cdr_mm.layers.all_pairs import log_normalisers, score_all_pairs
+from recbole_cdr_mm.layers.biased_embedding import BiasedEmbedding
 from recbole_cdr_mm.layers.bridge import MetaNetwork, apply_bridge
 from recbole_cdr_mm.layers.calibration import fit_calibrated_floor
 from recbole_cdr_mm.layers.characteristic_encoder import CharacteristicEncoder, ragged_softmax
-from recbole_cdr_mm.layers.initialise import normal_embedding, seeded_linear
+from recbole_cdr_mm.layers.initialise import seeded_linear
 from recbole_cdr_mm.layers.item_encoder import FeatureProjection
 from recbole_cdr_mm.layers.losses import (
     bayesian_personalised_ranking,
@@ -271,19 +272,39 @@ def test_score_all_pairs(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
 
 def test_initial_weights_come_from_the_generator_alone() -> None:
     torch.manual_seed(1)
-    one = normal_embedding(500, K, 0.1, generator())
+    one = BiasedEmbedding(500, K, 0.1, generator(), use_bias=True)
     linear = seeded_linear(50, 30, generator())
     torch.manual_seed(2)
-    two = normal_embedding(500, K, 0.1, generator())
-    assert torch.equal(one.weight, two.weight)
+    two = BiasedEmbedding(500, K, 0.1, generator(), use_bias=True)
+    other = BiasedEmbedding(500, K, 0.1, generator(2), use_bias=True)
+    assert torch.equal(one.rows.weight, two.rows.weight)
     assert torch.equal(linear.weight, seeded_linear(50, 30, generator()).weight)
-    assert not torch.equal(one.weight, normal_embedding(500, K, 0.1, generator(2)).weight)
-    assert (one.weight[0] == 0).all()
-    assert one.weight[1:].std().item() == pytest.approx(0.1, rel=0.1)
+    assert not torch.equal(one.rows.weight, other.rows.weight)
+    assert (one.rows.weight[0] == 0).all()
+    assert (one.rows.weight[:, K:] == 0).all()
+    assert one.rows.weight[1:, :K].std().item() == pytest.approx(0.1, rel=0.1)
     for parameter in linear.parameters():  # uniform, as torch draws it
         assert 0.9 < parameter.abs().max().item() * np.sqrt(50) <= 1
         assert parameter.std().item() * np.sqrt(50) == pytest.approx(np.sqrt(1 / 3), rel=0.2)
     assert seeded_linear(4, 2, generator(), bias=False).bias is None
+
+
+@pytest.mark.parametrize("size", [K, 0])
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_biased_embedding(size: int, use_bias: bool) -> None:
+    table = BiasedEmbedding(9, size, 0.1, generator(), use_bias=use_bias)
+    other = BiasedEmbedding(9, size, 0.1, generator(), use_bias=not use_bias)
+    rows = numpy(table.rows.weight)
+    assert rows.shape == (9, size + use_bias)
+    vector, bias = table(torch.tensor([3, 0, 3]))
+    np.testing.assert_array_equal(vector.detach(), rows[[3, 0, 3], :size])
+    assert torch.equal(vector, other(torch.tensor([3, 0, 3]))[0])
+    assert bias.tolist() == [0.0, 0.0, 0.0]
+    assert table.rows.weight.requires_grad == bool(size or use_bias)
+    if use_bias:
+        with torch.no_grad():
+            table.rows.weight[3, size] = 7.0
+        assert table(torch.tensor([3, 0, 3]))[1].tolist() == [7.0, 0.0, 7.0]
 
 
 @pytest.mark.parametrize("start_at_zero", [True, False])

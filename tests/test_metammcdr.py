@@ -268,7 +268,7 @@ class TestArithmetic:
         everybody = np.intersect1d(run.dataset.pair.overlapped_users, run.dataset.split.train.user)
         assert np.sort(users).tolist() == everybody.tolist()
         reference = MetaReference(run)
-        target = reference.state["target.users.embedding.weight"]
+        target = reference.state["target.users.embedding"]
         for batch in stage.training.loader:
             loss = stage.training.loss(batch).item()
             distances = [

@@ -54,14 +54,14 @@ def rmse_of_one_map(run: Run) -> float:
         np.intersect1d(dataset.pair.overlapped_users, dataset.split.train.user)
     )
     with torch.no_grad():
-        source, target = model.source.users(users).numpy(), model.target.users(users).numpy()
+        source = model.source.users.vectors(users).numpy()
+        target = model.target.users.vectors(users).numpy()
         mapping, *_ = np.linalg.lstsq(source, target, rcond=None)
         test = dataset.split.test
         user, item = torch.from_numpy(test.user), torch.from_numpy(test.item)
         floor = model.floor(user, item).numpy()
-        dot = ((model.source.users(user).numpy() @ mapping) * model.cold_item_e[item].numpy()).sum(
-            1
-        )
+        mapped = model.source.users.vectors(user).numpy() @ mapping
+        dot = (mapped * model.cold_item_e[item].numpy()).sum(1)
     return float(np.sqrt(np.mean((np.clip(floor + dot, 1, 5) - test.rating) ** 2)))
 
 

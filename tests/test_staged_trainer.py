@@ -217,7 +217,7 @@ class TestOptimiser:
         for learner in ("adam", "sgd"):
             run = fit_scripted(data_path, None, learner=learner, max_epochs=1)
             _, before, after = run.trainer.stages_seen[0]
-            table = "target.users.embedding.weight"
+            table = "target.users.table.rows.weight"
             moved[learner] = (after[table] - before[table]).abs().max().item()
         assert moved["adam"] > 1.5 * moved["sgd"]
 
@@ -226,7 +226,7 @@ class TestOptimiser:
         for rate in (None, 1e-5):
             run = fit_scripted(data_path, None, learning_rate=rate, max_epochs=1)
             _, before, after = run.trainer.stages_seen[0]
-            table = "target.users.embedding.weight"
+            table = "target.users.table.rows.weight"
             moved[rate] = (after[table] - before[table]).abs().max().item()
         assert moved[None] > 100 * moved[1e-5] > 0
 
@@ -296,7 +296,7 @@ class TestResult:
             )
         }
         users = {name: run.dataset.split.test_users.tolist() for name, run in runs.items()}
-        first = {name: run.model.target.items.embedding.weight for name, run in runs.items()}
+        first = {name: run.model.target.items.table.rows.weight for name, run in runs.items()}
         assert users["seed"] == users["as_it_is"] != users["split_seed"]
         assert not torch.equal(first["seed"], first["as_it_is"])
         assert torch.equal(first["split_seed"], first["as_it_is"])

@@ -7,28 +7,28 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from model_checks import TINY, ModelChecks, Run, pairs_of_both_kinds
+from model_checks import TINY, ModelChecks, Run, numpy_state, pairs_of_both_kinds
 
 
 def score(run: Run, user: np.ndarray, item: np.ndarray, *, random: bool) -> list[float]:
     """Mean, biases and dot products, from the state_dict."""
-    state = {name: value.numpy() for name, value in run.model.state_dict().items()}
+    state = numpy_state(run)
     pair, train = run.dataset.pair, run.dataset.split.train
     n_overlapped, n_source_only = pair.n_overlapped, pair.n_source_only
     row_of = {u: u if u <= n_overlapped else u - n_source_only for u in range(pair.n_users)}
     for source_only in range(n_overlapped + 1, n_overlapped + n_source_only + 1):
         del row_of[source_only]
     warm = sorted(set(train.user.tolist()))
-    table, bias = state["target.users.embedding.weight"], state["target.users.bias.weight"]
+    table, bias = state["target.users.embedding"], state["target.users.bias"]
     mean_e = np.mean([table[row_of[u]] for u in warm], axis=0)
     mean_bias = np.mean([bias[row_of[u]] for u in warm])
     scores = []
     for u, i in zip(user, item, strict=True):
         own = u in warm or (random and u in row_of)
-        user_e, user_bias = (table[row_of[u]], bias[row_of[u], 0]) if own else (mean_e, mean_bias)
+        user_e, user_bias = (table[row_of[u]], bias[row_of[u]]) if own else (mean_e, mean_bias)
         row = i - pair.n_source_items
-        item_e = state["target.items.embedding.weight"][row]
-        item_bias = state["target.items.bias.weight"][row, 0]
+        item_e = state["target.items.embedding"][row]
+        item_bias = state["target.items.bias"][row]
         scores.append(state["target.mean"] + user_bias + item_bias + user_e @ item_e)
     return scores
 
@@ -44,17 +44,17 @@ class TestTargetMF(ModelChecks):
         user, item = pairs_of_both_kinds(run)
         expected = score(run, user, item, random=cold_user == "random")
         np.testing.assert_allclose(run.scores(user, item), expected, rtol=1e-5, atol=1e-5)
-        has_bias = run.model.state_dict()["target.items.bias.weight"].any().item()
+        has_bias = numpy_state(run)["target.items.bias"].any()
         assert has_bias == use_bias
 
     def test_random_vectors_are_those_of_the_start(self, data_path: Path) -> None:
         fresh = self.build(data_path, cold_user="random").model
         trained = self.build(data_path, cold_user="random").fit()
-        table = trained.model.target.users.embedding.weight
+        table = trained.model.target.users.table.rows.weight
         cold = trained.dataset.split.test_users
-        assert (table[cold] == fresh.target.users.embedding.weight[cold]).all()
+        assert (table[cold] == fresh.target.users.table.rows.weight[cold]).all()
         warm = int(trained.dataset.split.train.user[0])
-        assert (table[warm] != fresh.target.users.embedding.weight[warm]).all()
+        assert (table[warm] != fresh.target.users.table.rows.weight[warm]).all()
 
     def test_batches_grow_with_the_rows_of_a_stage(self, data_path: Path) -> None:
         model = self.build(data_path, train_batch_size=16, largest_batch_size=40).model
@@ -73,8 +73,8 @@ class TestTargetMF(ModelChecks):
         run.model.trained_stages.append("target")
         error = run.scores(user.numpy(), item.numpy()) - batch["rating"].numpy()
         norms = [
-            model.users(user).square().sum(1).mean().item(),
-            model.items(item).square().sum(1).mean().item(),
+            model.users.vectors(user).square().sum(1).mean().item(),
+            model.items.vectors(item).square().sum(1).mean().item(),
         ]  # the biases are 0 at the start
         expected = np.mean(error**2) + 0.3 * sum(norms)
         assert stage.training.loss(batch).item() == pytest.approx(expected, rel=1e-5)

@@ -25,8 +25,8 @@ def grown_batch_size(n_rows: int, batch_size: int, largest: int | None) -> int:
         batch_size: What a batch has at least.
         largest: What it grows to at most; None: it does not.
 
-    >>> [grown_batch_size(n, 1024, 32768) for n in (100, 1_697_533, 8_898_041)]
-    [1024, 6631, 32768]
+    >>> [grown_batch_size(n, 2048, 32768) for n in (100, 1_697_533, 8_898_041)]
+    [2048, 6631, 32768]
     """
     return max(batch_size, min(-(-n_rows // _BATCHES), largest or 0))
 
@@ -72,7 +72,8 @@ class RowLoader:
             self.generator.manual_seed(self._stream * 100_003 + self._epoch + (ranks.rank() << 40))
         for batch in order.split(self._batch_size):
             rows = ranks.share(batch)
-            yield Interaction({name: column[rows] for name, column in self._columns.items()})
+            columns = self._columns.items()
+            yield Interaction({name: column.index_select(0, rows) for name, column in columns})
 
 
 class DrawingLoader:

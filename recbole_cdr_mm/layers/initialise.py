@@ -22,23 +22,3 @@ def seeded_linear(
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -bound, bound, generator=generator)
     return layer
-
-
-def normal_embedding(
-    n_rows: int, embedding_size: int, std: float, generator: torch.Generator
-) -> nn.Embedding:
-    """An embedding table drawn from N(0, std), with zeros in row 0, which no training row has.
-
-    It is not torch's `padding_idx`, which costs a fourth of a training step.
-
-    Args:
-        n_rows: Rows with the padding row.
-        embedding_size: k.
-        std: Standard deviation.
-        generator: Draws the table.
-    """
-    table = nn.Embedding(n_rows, embedding_size)
-    with torch.no_grad():
-        table.weight.normal_(0.0, std, generator=generator)
-        table.weight[0] = 0.0
-    return table

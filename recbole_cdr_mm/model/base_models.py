@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from recbole_cdr_mm.data.features import ItemFeatures
 from recbole_cdr_mm.data.pair import DomainName, Pair
 from recbole_cdr_mm.layers.all_pairs import log_normalisers
-from recbole_cdr_mm.layers.initialise import normal_embedding, seeded_linear
+from recbole_cdr_mm.layers.biased_embedding import BiasedEmbedding
+from recbole_cdr_mm.layers.initialise import seeded_linear
 from recbole_cdr_mm.layers.item_encoder import FeatureProjection
 
 
@@ -41,20 +42,21 @@ class UserTable(nn.Module):
             else pair.n_users - self.n_skipped
         )
         size, std = config["embedding_size"], config["embedding_std"]
-        self.embedding = normal_embedding(n_rows, size, std, generator)
-        self.bias = _biases(n_rows, config)
+        self.table = BiasedEmbedding(n_rows, size, std, generator, use_bias=config["use_bias"])
 
     def row(self, user: Tensor) -> Tensor:
         """Rows of the tables; users of the other domain alone have none."""
+        if not self.n_skipped:
+            return user
         return torch.where(user > self.n_overlapped, user - self.n_skipped, user)
 
-    def forward(self, user: Tensor) -> Tensor:
-        """User vectors, int64 (B,) to (B, k)."""
-        return self.embedding(self.row(user))
+    def forward(self, user: Tensor) -> tuple[Tensor, Tensor]:
+        """User vectors and biases, int64 (B,) to (B, k) and (B,)."""
+        return self.table(self.row(user))
 
-    def biases(self, user: Tensor) -> Tensor:
-        """User biases, int64 (B,) to (B,)."""
-        return self.bias(self.row(user)).squeeze(1)
+    def vectors(self, user: Tensor) -> Tensor:
+        """User vectors alone, int64 (B,) to (B, k)."""
+        return self(user)[0]
 
 
 class ItemTable(nn.Module):
@@ -83,10 +85,11 @@ class ItemTable(nn.Module):
         ids = pair.items(domain)
         self.offset = ids.start - 1
         n_rows = ids.stop - self.offset
-        size = config["embedding_size"]
-        self.embedding: nn.Embedding | None = None
-        if config["pretrain_item_features"] != "text":
-            self.embedding = normal_embedding(n_rows, size, config["embedding_std"], generator)
+        size, std = config["embedding_size"], config["embedding_std"]
+        self.learns_vectors = config["pretrain_item_features"] != "text"
+        self.table = BiasedEmbedding(
+            n_rows, size * self.learns_vectors, std, generator, use_bias=config["use_bias"]
+        )
         self.text: FeatureProjection | None = None
         if texts is not None:
             rows = slice(self.offset, ids.stop)
@@ -94,27 +97,29 @@ class ItemTable(nn.Module):
             known = torch.from_numpy(texts.known[rows]).clone()
             features[0], known[0] = 0, False  # padding; in the target domain a source item is there
             self.text = FeatureProjection(features, known, size, generator)
-        self.bias = _biases(n_rows, config)
 
     @property
     def ids(self) -> Tensor:
         """Ids of all items of the domain, int64 (n,)."""
-        rows = torch.arange(1, self.bias.num_embeddings, device=self.bias.weight.device)
-        return rows + self.offset
+        table = self.table.rows
+        return torch.arange(1, table.num_embeddings, device=table.weight.device) + self.offset
 
     def row(self, item: Tensor) -> Tensor:
         """Rows of the tables."""
         return item - self.offset
 
-    def forward(self, item: Tensor) -> Tensor:
-        """Item vectors, int64 (B,) to (B, k)."""
+    def forward(self, item: Tensor) -> tuple[Tensor, Tensor]:
+        """Item vectors and biases, int64 (B,) to (B, k) and (B,)."""
         row = self.row(item)
-        parts = [part(row) for part in (self.embedding, self.text) if part is not None]
-        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+        vector, bias = self.table(row)
+        if self.text is not None:
+            text = self.text(row)  # (B, k)
+            vector = vector + text if self.learns_vectors else text
+        return vector, bias
 
-    def biases(self, item: Tensor) -> Tensor:
-        """Item biases, int64 (B,) to (B,)."""
-        return self.bias(self.row(item)).squeeze(1)
+    def vectors(self, item: Tensor) -> Tensor:
+        """Item vectors alone, int64 (B,) to (B, k)."""
+        return self(item)[0]
 
 
 class MF(nn.Module):
@@ -151,7 +156,8 @@ class MF(nn.Module):
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """Score pairs, (B,) and (B,) to (B,)."""
-        return self.score(self.users(user), self.users.biases(user), item)
+        user_e, user_bias = self.users(user)
+        return self.score(user_e, user_bias, item)
 
     def score(self, user_e: Tensor, user_bias: Tensor, item: Tensor) -> Tensor:
         """Score items for users given by their vectors.
@@ -164,7 +170,7 @@ class MF(nn.Module):
         Returns:
             Scores (B,).
         """
-        return self._score(user_e, user_bias, self.items(item), self.items.biases(item))
+        return self._score(user_e, user_bias, *self.items(item))
 
     def _score(
         self, user_e: Tensor, user_bias: Tensor, item_e: Tensor, item_bias: Tensor
@@ -184,9 +190,9 @@ class MF(nn.Module):
         Returns:
             Scores (B,), and squared norms of user vectors, item weights and biases, (B,).
         """
-        user_e, user_bias = self.users(user), self.users.biases(user)
-        item_e, item_bias = self.items(item), self.items.biases(item)
-        norms = user_e.square().sum(1) + self.weigh(item_e).square().sum(1)
+        user_e, user_bias = self.users(user)
+        item_e, item_bias = self.items(item)
+        norms = (user_e.square() + self.weigh(item_e).square()).sum(1)
         norms = norms + user_bias.square() + item_bias.square()
         return self._score(user_e, user_bias, item_e, item_bias), norms
 
@@ -206,14 +212,15 @@ class MF(nn.Module):
 
     def log_normalisers(self, user: Tensor) -> Tensor:
         """Logs of sum_i exp(score(u, i)) over all items of the domain, int64 (b,) to (b,)."""
-        user_e, item = self.users(user), self.items.ids  # (b, k), (n,)
+        user_e, user_bias = self.users(user)  # (b, k), (b,)
+        item = self.items.ids  # (n,)
         placed_e, weight, intercept = self.place(user_e), self.weight(item), self.intercept(item)
 
         def scores(users: slice) -> Tensor:
             return torch.addmm(intercept, placed_e[users], weight.T)
 
         of_items = log_normalisers(scores, len(user), len(item))  # (b,)
-        return self.offset(user_e, self.users.biases(user)) + of_items
+        return self.offset(user_e, user_bias) + of_items
 
     def place(self, vector: Tensor) -> Tensor:
         """Where a vector is moved before it is scored with: nowhere, (B, k) to (B, k)."""
@@ -225,7 +232,7 @@ class MF(nn.Module):
 
     def intercept(self, item: Tensor) -> Tensor:
         """The part of a score that is the same for all users, (B,) to (B,)."""
-        return self.intercept_of(self.items(item), self.items.biases(item))
+        return self.intercept_of(*self.items(item))
 
     def intercept_of(self, item_e: Tensor, item_bias: Tensor) -> Tensor:
         """The same of items given by their vectors, (B, k) and (B,) to (B,)."""
@@ -233,7 +240,7 @@ class MF(nn.Module):
 
     def weight(self, item: Tensor) -> Tensor:
         """What a user's vector is multiplied with, (B,) to (B, k)."""
-        return self.weigh(self.items(item))
+        return self.weigh(self.items.vectors(item))
 
     def weigh(self, item_e: Tensor) -> Tensor:
         """Item vectors as weights of a user's vector, (B, k) to (B, k)."""
@@ -278,15 +285,10 @@ class MetricSpace(MF):
     """Users and items as points of the unit ball: the score is minus their squared distance.
 
     -|u - v|^2 = -|u|^2 - |v|^2 + u . 2 v, so intercept and weight of an item are -|v|^2 and 2 v.
-    Points outside the unit ball are drawn back to its surface. There are no biases.
+    Points outside the unit ball are drawn back to its surface. Biases are not read and stay 0.
 
     Source: Hsieh et al. "Collaborative Metric Learning." WWW 2017: the base model of SSCDR.
     """
-
-    def __init__(self, users: UserTable, items: ItemTable, **options: Any) -> None:
-        super().__init__(users, items, **options)
-        for table in (users, items):
-            table.bias.weight.requires_grad_(False)
 
     def place(self, vector: Tensor) -> Tensor:
         """Shorten vectors that are longer than 1 to length 1, (B, k) to (B, k)."""
@@ -294,7 +296,7 @@ class MetricSpace(MF):
 
     def offset(self, user_e: Tensor, user_bias: Tensor) -> Tensor:
         """Minus the squared length of the user's vector, (B, k) and (B,) to (B,)."""
-        return user_bias - self.place(user_e).square().sum(1)
+        return -self.place(user_e).square().sum(1)
 
     def intercept_of(self, item_e: Tensor, item_bias: Tensor) -> Tensor:
         """Minus the squared length of the item's vector, (B, k) and (B,) to (B,)."""
@@ -306,11 +308,3 @@ class MetricSpace(MF):
 
 
 BASE_MODELS = {"MF": MF, "GMF": GMF}
-
-
-def _biases(n_rows: int, config: Mapping[str, Any]) -> nn.Embedding:
-    """Biases of 0. Without `use_bias` they stay there and are not among the trained parameters."""
-    bias = nn.Embedding(n_rows, 1)
-    nn.init.zeros_(bias.weight)
-    bias.weight.requires_grad_(config["use_bias"])
-    return bias

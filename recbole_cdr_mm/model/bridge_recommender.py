@@ -162,7 +162,7 @@ class BridgeRecommender(CrossDomainRecommender):
     def mapping_oriented_loss(self, batch: Interaction) -> Tensor:
         """Eq. 6, a scalar: mean squared distance of transformed and target vectors."""
         user = batch[self.USER_ID]
-        return (self.transform(user) - self.target.users(user)).square().sum(1).mean()
+        return (self.transform(user) - self.target.users.vectors(user)).square().sum(1).mean()
 
     # Forward
 
@@ -193,8 +193,7 @@ class BridgeRecommender(CrossDomainRecommender):
         items = self.target.items.ids  # (n,)
         scores = self.cold_item_e.new_empty(len(user), len(items))  # (b, n)
         if warm.any():
-            users = self.target.users
-            scores[warm] = self.target.score_all(users(user[warm]), users.biases(user[warm]))
+            scores[warm] = self.target.score_all(*self.target.users(user[warm]))
         if not warm.all():
             floor_user, bias, user_e = self._cold_start(user[~warm])
             weight = self.item_weight(self.cold_item_e[items], items)  # (n, k)
@@ -376,11 +375,10 @@ class BridgeRecommender(CrossDomainRecommender):
             own = torch.Generator().manual_seed(zlib.crc32(stream.encode()))
             return std * torch.randn(len(users), size, generator=own).to(self.device), none
         warm = torch.nonzero(self.is_warm).squeeze(1)
-        mean_e = self.target.place(self.target.users(warm)).mean(0)  # (k,)
+        warm_e, warm_bias = self.target.users(warm)  # (w, k), (w,)
+        mean_e = self.target.place(warm_e).mean(0)  # (k,)
         # The floor is fitted to users whose bias is 0 on average; the plain view is not.
-        mean_bias = (
-            none.sum() if self.starts_from_rating_floor else self.target.users.biases(warm).mean()
-        )
+        mean_bias = none.sum() if self.starts_from_rating_floor else warm_bias.mean()
         revealed = dataset.split.revealed
         if start == "mean":
             return mean_e.expand(len(users), -1), none + mean_bias

@@ -78,8 +78,7 @@ class CMF(CrossDomainRecommender):
 
     def rate_all(self, user: Tensor) -> Tensor:
         """Scores of all target items, (b,) to (b, n)."""
-        users = self.target.users
-        return self.target.score_all(users(user), users.biases(user))
+        return self.target.score_all(*self.target.users(user))
 
     def _is_target(self, item: Tensor) -> Tensor:
         return item >= self.first_target_item

@@ -74,7 +74,7 @@ def cross_fitted_view(
         residual = (torch.from_numpy(seen.rating) - expected).float()  # (n,)
         with torch.no_grad():
             solved = solve_vectors(
-                target.users(user[rows].to(device)),
+                target.users.vectors(user[rows].to(device)),
                 item[rows].to(device) - first,
                 residual.to(device),
                 n_groups=pair.n_items - first,

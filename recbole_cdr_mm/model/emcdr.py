@@ -53,4 +53,4 @@ class EMCDR(BridgeRecommender):
 
     def transform(self, user: Tensor) -> Tensor:
         """f(u^s), int64 (B,) to (B, k)."""
-        return self.mapping(self.source.users(user).detach())
+        return self.mapping(self.source.users.vectors(user).detach())

@@ -64,7 +64,7 @@ class PTUPCDR(BridgeRecommender):
     def transform(self, user: Tensor) -> Tensor:
         """Eq. 5: transformed vectors u^s W_u of users with source vectors, (B,) to (B, k)."""
         bridge = self.meta_network(self.characteristic(user))  # (B, k, k)
-        return apply_bridge(self.source.users(user).detach(), bridge)  # (B, k)
+        return apply_bridge(self.source.users.vectors(user).detach(), bridge)  # (B, k)
 
     def characteristic(self, user: Tensor) -> Tensor:
         """Eq. 2-3: characteristics p_u of users, int64 (B,) to (B, k)."""
@@ -77,7 +77,7 @@ class PTUPCDR(BridgeRecommender):
 
     def history_vectors(self, item: Tensor) -> Tensor:
         """What the characteristic encoder reads of source items: their vectors, (N,) to (N, k)."""
-        return self.source.items(item).detach()
+        return self.source.items.vectors(item).detach()
 
     def _centred_histories(self, dataset: PairDataset) -> Histories:
         """Source histories whose ratings are centred on what mean, user and item explain."""

@@ -104,7 +104,7 @@ class SSCDR(EMCDR):
         Users without a liked source item, whose drawn item is 0, have the supervised loss alone.
         """
         user, liked = batch[self.USER_ID], batch[self.ITEM_ID]
-        target_e = self.target.place(self.target.users(user))  # (B, k)
+        target_e = self.target.place(self.target.users.vectors(user))  # (B, k)
         supervised = (self.map_user(user) - target_e).square().sum(1)  # (B,)
         distances = [
             (self.map_item(item) - target_e).square().sum(1)
@@ -127,11 +127,11 @@ class SSCDR(EMCDR):
 
     def map_user(self, user: Tensor) -> Tensor:
         """f(u^s), int64 (B,) to (B, k)."""
-        return self._map(self.source.users(user))
+        return self._map(self.source.users.vectors(user))
 
     def map_item(self, item: Tensor) -> Tensor:
         """f(v^s), int64 (B,) to (B, k)."""
-        return self._map(self.source.items(item))
+        return self._map(self.source.items.vectors(item))
 
     def _map(self, vector: Tensor) -> Tensor:
         return self.target.place(self.mapping(self.source.place(vector.detach())))

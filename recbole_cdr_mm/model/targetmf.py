@@ -61,10 +61,9 @@ class TargetMF(CrossDomainRecommender):
         """Vectors and biases of users, (B,) to (B, k) and (B,)."""
         has_row = (user <= self.n_overlapped) | (user >= self.first_target_only_user)  # (B,)
         own = self.is_warm[user] | (has_row & self.keeps_random_vector)  # (B,)
-        users = self.target.users
-        known = torch.where(own, user, 0)  # (B,)
-        mean_e = users(self.warm_users).mean(0)  # (k,)
-        mean_bias = users.biases(self.warm_users).mean()  # ()
-        user_e = torch.where(own.unsqueeze(1), users(known), mean_e)  # (B, k)
-        user_bias = torch.where(own, users.biases(known), mean_bias)  # (B,)
-        return user_e, user_bias
+        user_e, user_bias = self.target.users(torch.where(own, user, 0))  # (B, k), (B,)
+        warm_e, warm_bias = self.target.users(self.warm_users)  # (w, k), (w,)
+        return (
+            torch.where(own.unsqueeze(1), user_e, warm_e.mean(0)),
+            torch.where(own, user_bias, warm_bias.mean()),
+        )
