@@ -7,46 +7,32 @@ command line.
 
 from __future__ import annotations
 
-import codecs
-import functools
-import importlib.resources
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import recbole
-import torch
 import yaml
 from recbole.config import Config
-from recbole.evaluator import metric_types
-from recbole.utils import EvaluatorType, ModelType, get_model
+from recbole.utils import ModelType, get_model
 
+from recbole_cdr_mm import ranks
+from recbole_cdr_mm.config_checks import check_values
+from recbole_cdr_mm.devices import choose_device
 from recbole_cdr_mm.errors import ConfigError, did_you_mean
 from recbole_cdr_mm.given import Given, fit, parse_command_line, parse_literal, read_config_file
 from recbole_cdr_mm.model import find_models
-from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
-from recbole_cdr_mm.recbole_models import check_config
+from recbole_cdr_mm.property_files import (
+    GENERAL_FILES,
+    PROPERTIES,
+    RECBOLE_PROPERTIES,
+    keys_of_ours,
+    model_files,
+    task_file,
+)
 from recbole_cdr_mm.schema import Key, PropertyLoader, read_properties
 
-PROPERTIES = Path(str(importlib.resources.files("recbole_cdr_mm.properties")))
-RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
-
-# The keys of every run.
-GENERAL_FILES = (
-    RECBOLE_PROPERTIES / "overall.yaml",
-    RECBOLE_PROPERTIES / "dataset" / "sample.yaml",
-    PROPERTIES / "overall.yaml",
-)
-
-# What RecBole's own models read and ours do not.
-_NOT_FOR_OURS = {
-    "train_neg_sample_args": "they draw one negative a row, evenly over the target items",
-    "shuffle": "their rows are always shuffled",
-    "worker": "their rows stay in memory",
-    "numerical_features": "they read ratings and texts",
-}
 _INTERNAL_KEYS = {"model", "dataset"}  # named by themselves, and without a default
+_DECISION_TREES = ("XGBOOST", "LightGBM")
 
 
 class MMConfig(Config):
@@ -139,7 +125,7 @@ class MMConfig(Config):
             self._add_properties(file)
         self.data_root = Path(self._early("data_path"))
         self._pair = self._read_pair(dataset)
-        self._add_properties(_task_file(self._early("eval_task")))
+        self._add_properties(task_file(self._early("eval_task")))
         ours = model in find_models()
         self._model_keys: set[str] = set()
         for file in model_files(model_class):
@@ -159,8 +145,12 @@ class MMConfig(Config):
 
     def _early(self, name: str) -> Any:
         """A value that decides which properties are read, checked before it is used."""
-        given = self.given.get(name) or self._pair.get(name)
-        return fit(self.keys[name], given) if given else self.internal_config_dict[name]
+        said = self.said(name)
+        return fit(self.keys[name], said) if said else self.internal_config_dict[name]
+
+    def said(self, name: str) -> Given | None:
+        """What the user says of a key or, where they say nothing, the pair's file."""
+        return self.given.get(name) or self._pair.get(name)
 
     def _read_pair(self, dataset: str) -> dict[str, Given]:
         """The pair's YAML, under data_path or packaged; none where the user gives the pair."""
@@ -220,7 +210,7 @@ class MMConfig(Config):
                     " Leave it out."
                 )
             if name not in known | set(without_effect):
-                others = [other for other, keys in _keys_of_ours().items() if name in keys]
+                others = [other for other, keys in keys_of_ours().items() if name in keys]
                 if others:
                     hint = f" It is a key of {', '.join(others)}, not of {model}. Leave it out."
                 else:
@@ -234,164 +224,18 @@ class MMConfig(Config):
     # What follows from the values.
 
     def _set_default_parameters(self) -> None:
-        self._check_task()
+        check_values(self)
         super()._set_default_parameters()
-
-    def _check_task(self) -> None:
-        config = self.final_config_dict
-        task = config["eval_task"]
-        eval_args = self.given.get("eval_args") or self._pair.get("eval_args")
-        if eval_args:
-            raise ConfigError(
-                f"{eval_args.origin}: `eval_args` is set by `eval_task: {task}`, and the split by"
-                " test_user_ratio, valid_user_ratio and split_seed. Leave it out."
-            )
-        if task == "rating" and config["train_neg_sample_args"] is not None:
-            raise ConfigError(
-                "`train_neg_sample_args` samples rows without a rating; with `eval_task: rating`"
-                " it must be null. Leave it out."
-            )
-        for name, why in _NOT_FOR_OURS.items():
-            given = self.given.get(name)
-            if self.is_ours and given and given.value != self.internal_config_dict[name]:
-                raise ConfigError(
-                    f"{given.origin}: `{name}` is for RecBole's own models, not for those of this"
-                    f" package: {why}. Leave it out."
-                )
-        loss_type = config.get("loss_type")
-        if loss_type in ("BPR", "CE") and task == "rating" and self.is_ours:
-            raise ConfigError(
-                f"`loss_type: {loss_type}` orders items and predicts no ratings. Leave it out, or"
-                " give --eval_task=ranking."
-            )
-        if max(config["nproc"], config["world_size"], int(os.environ.get("WORLD_SIZE", 1))) > 1:
-            self._check_processes()
-        if config["learner"] == "sparse_adam":
-            for name in ("weight_decay", "clip_grad_norm"):
-                if config[name]:
-                    raise ConfigError(
-                        f"`{name}: {config[name]}` needs the gradients of all rows of a table, and"
-                        " `learner: sparse_adam` has those of a batch. Give reg_weight instead, or"
-                        " --learner=adam."
-                    )
-        if config.get("point_estimate") == "median" and task == "ranking":
-            raise ConfigError(
-                "`point_estimate: median` is of ratings, and orders no items. Leave it out, or give"
-                " --eval_task=rating."
-            )
-        if config["few_shot"] is not None and config["unseen_item_ratio"]:
-            raise ConfigError(
-                f"`few_shot: {config['few_shot']}` reveals ratings of all items, while those of the"
-                f" items that `unseen_item_ratio: {config['unseen_item_ratio']}` draws must stay"
-                " hidden. Leave one of them out."
-            )
-        check_config(self.model_class, config)
-        eval_tasks = getattr(self.model_class, "eval_tasks", ("rating", "ranking"))
-        if task not in eval_tasks:
-            raise ConfigError(
-                f"{self.model} does {' and '.join(eval_tasks)} only."
-                f" Give --eval_task={eval_tasks[0]}."
-            )
-        self._check_fields()
-        low, high = _two_numbers(config["rating_range"])
-        if not low < high:
-            raise ConfigError(
-                f"`rating_range: {config['rating_range']}` must be [lowest, highest]."
-            )
-        wanted = EvaluatorType.VALUE if task == "rating" else EvaluatorType.RANKING
-        metrics = config["metrics"]
-        metrics = [metrics] if isinstance(metrics, str) else metrics
-        for metric in [*metrics, config["valid_metric"].split("@")[0]]:
-            if task == "rating" and metric.lower() in ("auc", "logloss"):
-                raise ConfigError(f"`{metric}` is for labels of 0 and 1, and these are ratings.")
-            if metric.lower() not in metric_types:
-                raise ConfigError(f"There is no metric `{metric}`.{did_you_mean(metric, _METRICS)}")
-            if metric_types[metric.lower()] != wanted:
-                raise ConfigError(
-                    f"`{metric}` is no metric of `eval_task: {task}`. Choose others, or the other"
-                    " task."
-                )
-        self._check_valid_metric(metrics)
-
-    def _check_processes(self) -> None:
-        config = self.final_config_dict
-        n_here, n_all = config["nproc"], config["world_size"]
-        if not self.is_ours:
-            raise ConfigError(
-                "On a pair RecBole's own models run in one process. Leave `nproc` and `world_size`"
-                " out, and torchrun too."
-            )
-        if config["enable_scaler"]:
-            raise ConfigError(
-                "`enable_scaler: True` scales the losses of each process by itself. Leave it out,"
-                " or run in one process."
-            )
-        if n_all > 0 and (n_all % n_here or config["group_offset"] % n_here):
-            raise ConfigError(
-                f"`world_size: {n_all}` and `group_offset: {config['group_offset']}` must be"
-                f" multiples of `nproc: {n_here}`, which each machine starts."
-            )
-
-    def _check_fields(self) -> None:
-        config = self.final_config_dict
-        names = [f"{kind}_FIELD" for kind in ("USER_ID", "ITEM_ID", "RATING", "TIME", "LABEL")]
-        if len({config[name] for name in names}) < len(names):
-            raise ConfigError(f"{', '.join(names)} must be five different names.")
-        try:
-            codecs.lookup(config["encoding"])
-        except LookupError as error:
-            raise ConfigError(
-                f"`encoding: {config['encoding']}` is none that Python has."
-            ) from error
-
-    def _check_valid_metric(self, metrics: Sequence[str]) -> None:
-        config = self.final_config_dict
-        name, at, k = config["valid_metric"].partition("@")
-        topk = config["topk"] if isinstance(config["topk"], list) else [config["topk"]]
-        cut = config["eval_task"] == "ranking" and name.lower() not in _WITHOUT_CUT_OFF
-        if bool(at) != cut:
-            raise ConfigError(
-                f"`valid_metric: {config['valid_metric']}` must be `{name}"
-                + (f"@K`, with one of topk {topk} as K." if cut else "`, without a cut-off.")
-            )
-        if name.lower() not in {m.lower() for m in metrics} or (cut and k not in map(str, topk)):
-            raise ConfigError(
-                f"`valid_metric: {config['valid_metric']}` is not among the metrics {metrics}"
-                + (f" at topk {topk}." if cut else ".")
-                + " Choose one of them, or add it."
-            )
 
     def _init_device(self) -> None:
         config = self.final_config_dict
-        wanted = config["gpu_id"] if config["use_gpu"] else ""
-        gpus = [g for g in str(wanted).strip("()").replace(" ", "").split(",") if g]
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        n_here = int(os.environ.get("LOCAL_WORLD_SIZE", config["nproc"]))
-        if "gpu_id" in self.given and gpus and len(gpus) != n_here:
-            raise ConfigError(
-                f"`gpu_id: {config['gpu_id']}` names {len(gpus)} GPU(s) for {n_here} process(es),"
-                f" and each has one. Give --nproc={len(gpus)}, or as many GPUs as processes."
-            )
-        if gpus and found and "gpu_id" not in self.given:
-            gpus = [str(number) for number in range(n_here)]
-            if n_here > found:
-                raise ConfigError(
-                    f"`nproc: {n_here}`: each process has a GPU of its own, and torch sees {found}."
-                    " Give fewer processes, or --use_gpu=False."
-                )
-        if "gpu_id" in self.given and any(not g.isdecimal() or int(g) >= found for g in gpus):
-            raise ConfigError(
-                f"{self.given['gpu_id'].origin}: `gpu_id: {config['gpu_id']}`, but torch"
-                f" {torch.__version__} sees {found} CUDA device(s). Leave `gpu_id` out to run on"
-                " what there is, or give --use_gpu=False."
-            )
-        config["gpu_id"] = ",".join(gpus)
+        given = self.given.get("gpu_id")
+        config["gpu_id"], config["device"] = choose_device(
+            config["gpu_id"] if config["use_gpu"] else "",
+            ranks.launched_here() or config["nproc"],
+            said=given.origin if given else None,
+        )
         config["single_spec"], config["local_rank"] = True, 0
-        config["device"] = torch.device("cpu")
-        if gpus and found:
-            own = gpus[int(os.environ.get("LOCAL_RANK", 0))]
-            config["device"] = torch.device("cuda", int(own))
-            torch.cuda.set_device(config["device"])
 
     @property
     def given_values(self) -> dict[str, Any]:
@@ -402,40 +246,6 @@ class MMConfig(Config):
     def is_ours(self) -> bool:
         """Whether the model is one of this package's, not RecBole's own."""
         return self.model in find_models()
-
-
-def property_files(model_class: type[CrossDomainRecommender]) -> list[Path]:
-    """The files that explain a model's keys: those that it shares with others, then its own."""
-    shared = [PROPERTIES / "shared" / f"{name}.yaml" for name in model_class.shared_properties]
-    return [*shared, PROPERTIES / "model" / f"{model_class.__name__}.yaml"]
-
-
-@functools.cache
-def _keys_of_ours() -> dict[str, set[str]]:
-    """The keys of each of our models, its own and the shared ones."""
-    return {
-        name: {key for file in property_files(model) for key in read_properties(file)[0]}
-        for name, model in find_models().items()
-    }
-
-
-def model_files(model_class: type) -> list[Path]:
-    """The files that explain the keys of a model, ours or RecBole's."""
-    if model_class.__name__ in find_models():
-        return property_files(model_class)
-    own = RECBOLE_PROPERTIES / "model" / f"{model_class.__name__}.yaml"
-    # Some of RecBole's models have no hyperparameters and no file.
-    return [*([own] if own.exists() else []), PROPERTIES / "recbole_model.yaml"]
-
-
-def known_keys(model_class: type, eval_task: str) -> set[str]:
-    """The keys that a run of a model can be given."""
-    files = [*GENERAL_FILES, _task_file(eval_task), *model_files(model_class)]
-    return {key for file in files for key in read_properties(file)[0]}
-
-
-def _task_file(eval_task: str) -> Path:
-    return PROPERTIES / "eval_task" / f"{eval_task}.yaml"
 
 
 def find_model(name: str) -> type:
@@ -478,24 +288,3 @@ def _unfit(name: str, kind: str) -> ConfigError:
         f"{name} is one of RecBole's {kind} models; a pair runs with its general and context-aware"
         " ones. Choose one of those (README, 'RecBole's own models')."
     )
-
-
-_DECISION_TREES = ("XGBOOST", "LightGBM")
-_WITHOUT_CUT_OFF = ("gauc",)
-_METRICS = [
-    "Recall",
-    "MRR",
-    "NDCG",
-    "Hit",
-    "MAP",
-    "Precision",
-    "GAUC",
-    "MAE",
-    "RMSE",
-]
-
-
-def _two_numbers(value: object) -> tuple[float, float]:
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ConfigError(f"`rating_range: {value}` must be [lowest, highest].")
-    return float(value[0]), float(value[1])

@@ -42,6 +42,22 @@ def is_launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def launched_size() -> int:
+    """How many processes a launcher has started, on all machines; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def launched_here() -> int | None:
+    """How many of them are on this machine; None without a launcher."""
+    own = os.environ.get("LOCAL_WORLD_SIZE")
+    return None if own is None else int(own)
+
+
+def local_rank() -> int:
+    """Which of those on this machine this is."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
     """Take part in the run for which this process was launched.

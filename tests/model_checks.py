@@ -38,7 +38,7 @@ from dataset_tools.synthetic import (
 )
 from recbole_cdr_mm import compat
 from recbole_cdr_mm.checkpoint import load_checkpoint
-from recbole_cdr_mm.config import PROPERTIES, MMConfig, property_files
+from recbole_cdr_mm.config import MMConfig
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.folds import SimulatedUsers, draw_folds
 from recbole_cdr_mm.data.pair import Ratings
@@ -46,6 +46,7 @@ from recbole_cdr_mm.errors import ConfigError, StageError
 from recbole_cdr_mm.layers.rating_distribution import RatingDistribution, median
 from recbole_cdr_mm.model import find_models
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
+from recbole_cdr_mm.property_files import PROPERTIES, property_files
 from recbole_cdr_mm.quick_start import load_data_and_model, main, run_recbole_mm
 from recbole_cdr_mm.register import register
 from recbole_cdr_mm.schema import Key, read_properties

@@ -15,9 +15,9 @@ from model_checks import tiny_pair, write_world
 from dataset_tools.synthetic import domain_names
 from recbole_cdr_mm import identity
 from recbole_cdr_mm.benchmark.plan import FLOORS, Plan, read_plan
-from recbole_cdr_mm.config import PROPERTIES
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.model import find_models
+from recbole_cdr_mm.property_files import PROPERTIES
 from recbole_cdr_mm.schema import read_properties
 
 SOURCE, TARGET = domain_names("tiny")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from recbole_cdr_mm.config import PROPERTIES
 from recbole_cdr_mm.model import find_models
+from recbole_cdr_mm.property_files import PROPERTIES
 from recbole_cdr_mm.register import register
 
 ROOT = Path(__file__).resolve().parents[1]

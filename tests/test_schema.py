@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from small_pairs import write_lines
 
-from recbole_cdr_mm.config import PROPERTIES, RECBOLE_PROPERTIES
+from recbole_cdr_mm.property_files import PROPERTIES, RECBOLE_PROPERTIES
 from recbole_cdr_mm.schema import Key, read_properties
 
 WITHOUT_EFFECT = PROPERTIES / "without_effect.yaml"  # keys of RecBole's, each with a reason

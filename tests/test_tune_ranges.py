@@ -11,9 +11,10 @@ import optuna
 import pytest
 from small_pairs import write_lines
 
-from recbole_cdr_mm.config import PROPERTIES, MMConfig
+from recbole_cdr_mm.config import MMConfig
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.model import find_models
+from recbole_cdr_mm.property_files import PROPERTIES
 from recbole_cdr_mm.schema import Key
 from recbole_cdr_mm.tune.ranges import Range, check_ranges, read_ranges
 

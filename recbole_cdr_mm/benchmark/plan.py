@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from recbole_cdr_mm.benchmark.results import Run
-from recbole_cdr_mm.config import PROPERTIES, MMConfig, find_model, known_keys
+from recbole_cdr_mm.config import MMConfig, find_model
 from recbole_cdr_mm.errors import ConfigError, UserError, did_you_mean
 from recbole_cdr_mm.given import Given, fit, read_config_file
 from recbole_cdr_mm.identity import Identity
 from recbole_cdr_mm.model import find_models
 from recbole_cdr_mm.model.base_models import BASE_MODELS
+from recbole_cdr_mm.property_files import PROPERTIES, known_keys
 from recbole_cdr_mm.recbole_models import known_model
 from recbole_cdr_mm.schema import Key, read_properties
 

@@ -15,8 +15,8 @@ from filelock import FileLock
 
 from recbole_cdr_mm.checkpoint import load_checkpoint, save_checkpoint
 from recbole_cdr_mm.code_version import code_version
-from recbole_cdr_mm.config import GENERAL_FILES, property_files
 from recbole_cdr_mm.errors import ConfigError
+from recbole_cdr_mm.property_files import GENERAL_FILES, property_files
 from recbole_cdr_mm.schema import read_properties
 from recbole_cdr_mm.stage import Pretraining, Stage
 from recbole_cdr_mm.trainer.report import StageReport

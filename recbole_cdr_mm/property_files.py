@@ -1,0 +1,58 @@
+"""The property files: which of them explain the keys of a run."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+from pathlib import Path
+
+import recbole
+
+from recbole_cdr_mm.model import find_models
+from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
+from recbole_cdr_mm.schema import read_properties
+
+PROPERTIES = Path(str(importlib.resources.files("recbole_cdr_mm.properties")))
+RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
+
+# The keys of every run.
+GENERAL_FILES = (
+    RECBOLE_PROPERTIES / "overall.yaml",
+    RECBOLE_PROPERTIES / "dataset" / "sample.yaml",
+    PROPERTIES / "overall.yaml",
+)
+
+
+def property_files(model_class: type[CrossDomainRecommender]) -> list[Path]:
+    """The files that explain a model's keys: those that it shares with others, then its own."""
+    shared = [PROPERTIES / "shared" / f"{name}.yaml" for name in model_class.shared_properties]
+    return [*shared, PROPERTIES / "model" / f"{model_class.__name__}.yaml"]
+
+
+@functools.cache
+def keys_of_ours() -> dict[str, set[str]]:
+    """The keys of each of our models, its own and the shared ones."""
+    return {
+        name: {key for file in property_files(model) for key in read_properties(file)[0]}
+        for name, model in find_models().items()
+    }
+
+
+def model_files(model_class: type) -> list[Path]:
+    """The files that explain the keys of a model, ours or RecBole's."""
+    if model_class.__name__ in find_models():
+        return property_files(model_class)
+    own = RECBOLE_PROPERTIES / "model" / f"{model_class.__name__}.yaml"
+    # Some of RecBole's models have no hyperparameters and no file.
+    return [*([own] if own.exists() else []), PROPERTIES / "recbole_model.yaml"]
+
+
+def known_keys(model_class: type, eval_task: str) -> set[str]:
+    """The keys that a run of a model can be given."""
+    files = [*GENERAL_FILES, task_file(eval_task), *model_files(model_class)]
+    return {key for file in files for key in read_properties(file)[0]}
+
+
+def task_file(eval_task: str) -> Path:
+    """The file of what an evaluation task sets."""
+    return PROPERTIES / "eval_task" / f"{eval_task}.yaml"
