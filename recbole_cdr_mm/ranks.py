@@ -97,7 +97,7 @@ def of_first(value: T) -> T:
 
 
 def share(rows: Tensor) -> Tensor:
-    """This process's share of a batch.
+    """This process's share of a batch: rows that follow each other, as those of a user may.
 
     All shares have one size, so that the mean over a batch is the mean of the shares' means; where
     the batch cannot be cut evenly its first rows count twice.
@@ -106,12 +106,12 @@ def share(rows: Tensor) -> Tensor:
         rows: Places of the batch's rows (B,); the same in all processes.
 
     Returns:
-        Every world_size-th of them, from the rank on.
+        The rank-th of world_size parts.
     """
     lacking = -len(rows) % world_size()
     if lacking:
         rows = torch.cat([rows, rows.repeat(lacking)[:lacking]])
-    return rows[rank() :: world_size()]
+    return rows.chunk(world_size())[rank()]
 
 
 def own_rows() -> slice:

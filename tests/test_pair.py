@@ -489,6 +489,23 @@ def test_batches_hold_every_row_once_in_an_order_of_seed_name_and_epoch() -> Non
         assert batch["twice"].tolist() == [2 * row for row in batch["row"].tolist()]
 
 
+def test_batches_may_keep_the_rows_of_a_user_together(rng: np.random.Generator) -> None:
+    user = torch.from_numpy(rng.choice([2, 3, 5, 8, 13, 40], 200))
+    columns = {"row": torch.arange(200), "user": user}
+    loader = RowLoader(columns, batch_size=16, seed=1, name="meta", together="user")
+    first = epoch(loader, 0)
+    assert [len(batch) for batch in first] == [16] * 12 + [8]
+    assert sorted(row for batch in first for row in batch) == list(range(200))
+    orders = []
+    for number in range(4):
+        met = [u for batch in epoch(loader, number, "user") for u in batch]
+        orders.append([u for place, u in enumerate(met) if place == 0 or met[place - 1] != u])
+        assert sorted(orders[-1]) == [2, 3, 5, 8, 13, 40]  # each user begins once
+    assert len(set(map(tuple, orders))) > 1
+    assert epoch(loader, 0) == first
+    assert epoch(RowLoader(columns, batch_size=16, seed=1, name="meta"), 0) != first
+
+
 def test_negatives_are_all_the_unknown_items_of_the_domain_and_no_others(
     rng: np.random.Generator,
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 from bridge_checks import BridgeChecks, PersonalisedReference
 from model_checks import TINY
 
@@ -23,6 +25,19 @@ class TestPTUPCDR(BridgeChecks):
         "last_three": {"history_length": 3},
         "paper": {"preset": "paper"},
     }
+
+    @pytest.mark.parametrize("task", ["rating", "ranking"])
+    def test_a_bridge_is_made_once_an_epoch(self, data_path: Path, task: str) -> None:
+        """But of the users whose ratings are in two batches."""
+        made = {}
+        for batches in ("users", "rows"):
+            values = {"eval_task": task, "meta_batches": batches, "train_batch_size": 64}
+            run = self.build(data_path, **values)
+            loader = run.model.stages(run.dataset, None)[-1].training.loader
+            users = [set(batch["user_id"].tolist()) for batch in loader]
+            made[batches] = sum(map(len, users)) - len(set.union(*users))
+        assert 0 < made["users"] < len(loader)
+        assert made["rows"] > 3 * made["users"]
 
 
 class TestPTUPCDRPaper(BridgeChecks):

@@ -41,7 +41,7 @@ def test_what_processes_tell_each_other(found: list[dict[str, Any]]) -> None:
 
 
 def test_shares_of_training_batches_have_one_size(found: list[dict[str, Any]]) -> None:
-    assert [own["share"] for own in found] == [[0, 3, 6], [1, 4, 0], [2, 5, 1]]
+    assert [own["share"] for own in found] == [[0, 1, 2], [3, 4, 5], [6, 0, 1]]
 
 
 def test_shares_of_measured_batches_hold_each_row_once(found: list[dict[str, Any]]) -> None:

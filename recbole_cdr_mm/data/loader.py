@@ -42,13 +42,24 @@ class RowLoader:
         batch_size: Rows a batch; the last one may be smaller.
         seed: The run's `seed`.
         name: The stage, so that two stages do not share a stream.
+        together: A column whose values are shuffled in place of the rows: those of one value follow
+            each other, and at most one value is cut at the end of a batch. None: the rows are.
     """
 
     def __init__(
-        self, columns: Mapping[str, Tensor], *, batch_size: int, seed: int, name: str
+        self,
+        columns: Mapping[str, Tensor],
+        *,
+        batch_size: int,
+        seed: int,
+        name: str,
+        together: str | None = None,
     ) -> None:
         self._columns = dict(columns)
         self._batch_size = batch_size
+        self._groups: Tensor | None = None  # (N,), numbered from 0
+        if together is not None:
+            self._groups = torch.unique(self._columns[together], return_inverse=True)[1]
         self._stream = zlib.crc32(f"{seed}/{name}".encode())
         self._epoch = 0
 
@@ -65,15 +76,23 @@ class RowLoader:
         return -(-self.n_rows // self._batch_size)
 
     def __iter__(self) -> Iterator[Interaction]:
-        device = next(iter(self._columns.values())).device
         self.generator = torch.Generator().manual_seed(self._stream * 100_003 + self._epoch)
-        order = torch.randperm(self.n_rows, generator=self.generator).to(device)
+        order = self._shuffled()
         if ranks.rank():  # the same order in all processes, but other draws for other rows
             self.generator.manual_seed(self._stream * 100_003 + self._epoch + (ranks.rank() << 40))
         for batch in order.split(self._batch_size):
             rows = ranks.share(batch)
             columns = self._columns.items()
             yield Interaction({name: column.index_select(0, rows) for name, column in columns})
+
+    def _shuffled(self) -> Tensor:
+        """An order of the rows, int64 (N,)."""
+        device = next(iter(self._columns.values())).device
+        if self._groups is None:
+            return torch.randperm(self.n_rows, generator=self.generator).to(device)
+        n_groups = int(self._groups.max()) + 1
+        turn = torch.randperm(n_groups, generator=self.generator).to(device)  # of each group
+        return turn[self._groups].argsort(stable=True)
 
 
 class DrawingLoader:

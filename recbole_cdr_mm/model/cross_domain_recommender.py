@@ -321,9 +321,11 @@ class CrossDomainRecommender(GeneralRecommender):
         """Losses of scores of positive and negative items, (B,) and (B,) to (B,)."""
         return bayesian_personalised_ranking(positive, negative)
 
-    def loader(self, name: str, rows: Ratings, items: slice) -> EpochLoader:
+    def loader(
+        self, name: str, rows: Ratings, items: slice, *, together: str | None = None
+    ) -> EpochLoader:
         """Batches of a stage's rows, with negatives where the loss needs them."""
-        loader = self.row_loader(name, self.columns(rows))
+        loader = self.row_loader(name, self.columns(rows), together=together)
         if not self.n_negatives:
             return loader
         sampler = NegativeSampler(rows, items.start, items.stop, self.device)
@@ -339,7 +341,9 @@ class CrossDomainRecommender(GeneralRecommender):
         """As many negative items for each row as the loss needs, int64 (B, n)."""
         return sampler.draw(batch[self.USER_ID].unsqueeze(1).repeat(1, self.n_negatives), generator)
 
-    def row_loader(self, name: str, columns: Mapping[str, Tensor]) -> RowLoader:
+    def row_loader(
+        self, name: str, columns: Mapping[str, Tensor], *, together: str | None = None
+    ) -> RowLoader:
         """Batches of columns, on the model's device."""
         n_rows = len(next(iter(columns.values())))
         return RowLoader(
@@ -347,6 +351,7 @@ class CrossDomainRecommender(GeneralRecommender):
             batch_size=self.batch_size(name, n_rows),
             seed=self.config["seed"],
             name=name,
+            together=together,
         )
 
     @property
