@@ -19,8 +19,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from time import perf_counter
 from typing import Any
 
@@ -42,6 +43,7 @@ from recbole_cdr_mm.stage import Stage  # noqa: E402
 from recbole_cdr_mm.trainer import build_trainer  # noqa: E402
 
 PLAIN_BATCH = 256
+BATCHES = 20  # of which the bound is worked out
 SIZE, HIDDEN = 32, 50  # of vectors, and of the meta network's hidden layer, as in the defaults
 MODELS = ("PTUPCDR", "MetaMMCDR")
 
@@ -130,13 +132,13 @@ class Plain:
         return n / (perf_counter() - start)
 
 
-def train(model: str, given: dict[str, Any]) -> tuple[Measured, Parts, int]:
-    """Train and measure a model; gives the rows of a batch, too."""
+def train(model: str, given: dict[str, Any]) -> tuple[Measured, Parts, list[Tensor]]:
+    """Train and measure a model; gives the users of some of its batches' rows, too."""
     config = MMConfig(model, config_dict={**given, "meta_epochs": 3})
     parts = assemble(config)
     prepared: list[float] = []
-    stages = parts.model.stages
-    parts.model.stages = lambda *args: [_timed(stage, prepared) for stage in stages(*args)]
+    stages = parts.model.stages(parts.train_data._dataset, None)
+    parts.model.stages = lambda *_: [_timed(stage, prepared) for stage in stages]
     trainer = build_trainer(config, parts.model)
     trainer.fit(parts.train_data, None, saved=False, verbose=False)
     report = trainer.reports[-1]
@@ -144,8 +146,8 @@ def train(model: str, given: dict[str, Any]) -> tuple[Measured, Parts, int]:
     trainer.evaluate(parts.test_data, load_best_model=False)
     asked = len(parts.pair.split.test) / (perf_counter() - start)
     trained = report.examples / (report.seconds - prepared[-1])
-    batch_size = parts.model.batch_size("meta", report.examples // report.epochs)
-    return Measured(model, trained, asked), parts, batch_size
+    batches = [batch["user_id"] for batch in islice(stages[-1].training.loader, BATCHES)]
+    return Measured(model, trained, asked), parts, batches
 
 
 def _timed(stage: Stage, prepared: list[float]) -> Stage:
@@ -161,24 +163,24 @@ def _timed(stage: Stage, prepared: list[float]) -> Stage:
     return dataclasses.replace(stage, prepare=timed)
 
 
-def bound(
-    histories: Histories, rows: Ratings, width: int, batch_size: int, *, backward: bool
-) -> float:
-    """Rows a second that memory allows, in training or, without `backward`, in evaluation."""
+def bound(histories: Histories, batches: Iterable[Tensor], width: int, *, backward: bool) -> float:
+    """Rows a second that memory allows, in training or, without `backward`, in evaluation.
+
+    Args:
+        histories: Of all users.
+        batches: The users of the rows of each batch.
+        width: Numbers that are read of an item.
+        backward: Whether gradients are written.
+    """
     n_bytes, n_rows = 0.0, 0
-    for drawn in _batches(len(rows), batch_size):
-        users = torch.unique(torch.from_numpy(rows.user)[drawn])
+    for user in batches:
+        users = torch.unique(user)
         item, _, _ = histories.of(users)
         n_bytes += 12 * len(item)  # its id and rating
         n_bytes += 4 * width * len(torch.unique(item)) * (1 + backward)
         n_bytes += 4 * SIZE**2 * len(users) * 2 * (1 + backward)
-        n_rows += len(drawn)
+        n_rows += len(user)
     return n_rows * bandwidth() / n_bytes
-
-
-def _batches(n_rows: int, batch_size: int) -> Iterator[Tensor]:
-    order = torch.randperm(n_rows, generator=torch.Generator().manual_seed(0))
-    return iter(order.split(batch_size)[:20])
 
 
 def compare(dataset: str, data_path: str, seconds: float) -> None:
@@ -196,15 +198,16 @@ def compare(dataset: str, data_path: str, seconds: float) -> None:
     head = ["training, rows/s", "of the plain", "of the bound"]
     head += [name.replace("training", "test") for name in head]
     print("| items' | way | " + " | ".join(head) + " |\n| --- | --- |" + " ---: |" * len(head))
-    for read, features, (one, _, batch_size) in zip(
+    asked = torch.from_numpy(split.test.user).split(65_536)[:BATCHES]
+    for read, features, (one, _, batches) in zip(
         ("vectors", "texts"), (vectors, texts), ours, strict=True
     ):
         plain = Plain(histories, features, None, seconds).measure("padded", rows, split.test)
         cut = Plain(histories, features, 20, seconds).measure("last 20", rows, split.test)
         width = features.shape[1]
         bounds = [
-            bound(histories, rows, width, batch_size, backward=True),
-            bound(histories, split.test, width, 65_536, backward=False),
+            bound(histories, batches, width, backward=True),
+            bound(histories, asked, width, backward=False),
         ]
         for way in (plain, cut, one):
             cells = [

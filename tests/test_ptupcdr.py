@@ -39,6 +39,11 @@ class TestPTUPCDR(BridgeChecks):
         assert 0 < made["users"] < len(loader)
         assert made["rows"] > 3 * made["users"]
 
+    def test_batches_of_users_are_a_24th_of_the_ratings(self, data_path: Path) -> None:
+        run = self.build(data_path, train_batch_size=2, largest_batch_size=10**6)
+        loader = run.model.stages(run.dataset, None)[-1].training.loader
+        assert len(next(iter(loader))["user_id"]) == -(-loader.n_rows // 24)
+
 
 class TestPTUPCDRPaper(BridgeChecks):
     config: ClassVar = {"model": "PTUPCDR", **TINY, "preset": "paper", "base_model": "GMF"}

@@ -11,24 +11,33 @@ from torch import Tensor
 
 from recbole_cdr_mm import ranks
 
-_BATCHES = 256  # of an epoch, where batches grow with the rows
+# Batches of an epoch, where they grow with the rows.
+_BATCHES_OF_ROWS = 256
+_BATCHES_OF_USERS = 24
 
 
-def grown_batch_size(n_rows: int, batch_size: int, largest: int | None) -> int:
-    """How many rows a batch has: more where an epoch would be of more than 256 batches.
+def grown_batch_size(
+    n_rows: int, batch_size: int, largest: int | None, *, of_users: bool = False
+) -> int:
+    """How many rows a batch has: more where an epoch would be of very many batches.
 
-    Base models of large domains become as good as with small batches by as many epochs, each of
-    them faster (benchmarks/RESULTS.md).
+    Models become as good as with small batches by as many epochs, each of them faster
+    (benchmarks/RESULTS.md).
 
     Args:
         n_rows: Rows of an epoch.
         batch_size: What a batch has at least.
         largest: What it grows to at most; None: it does not.
+        of_users: Whether a user's rows come together. Then a batch has fewer users, and an epoch of
+            24 batches is long enough; else it is one of 256.
 
     >>> [grown_batch_size(n, 2048, 32768) for n in (100, 1_697_533, 8_898_041)]
     [2048, 6631, 32768]
+    >>> [grown_batch_size(n, 2048, 32768, of_users=True) for n in (100, 188_377)]
+    [2048, 7850]
     """
-    return max(batch_size, min(-(-n_rows // _BATCHES), largest or 0))
+    batches = _BATCHES_OF_USERS if of_users else _BATCHES_OF_ROWS
+    return max(batch_size, min(-(-n_rows // batches), largest or 0))
 
 
 class RowLoader:

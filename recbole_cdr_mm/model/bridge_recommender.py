@@ -40,11 +40,11 @@ class BridgeRecommender(CrossDomainRecommender):
     Deviations: with `start_from_floor` and `eval_task: rating` the score is added to
     CalibratedTransfer's floor, w_i are ridge regressions on the target model's user vectors, and
     the bridge is trained on simulated cold users, whose own ratings are neither in the item biases
-    nor in the item weights that they are scored with. With `meta_batches: users` the ratings of a
-    user come in one batch, where their bridge is made once; the paper does not say. The target model's user vectors, and the
+    nor in the item weights that they are scored with. The target model's user vectors, and the
     floor's three weights, are fitted with all training ratings. The floor alone counts until an
     epoch of the bridge beats it by more than the noise of the validation users. With `eval_task:
-    ranking` the target model's own intercepts and weights are met by all.
+    ranking` the target model's own intercepts and weights are met by all. With `meta_batches:
+    users` all ratings of a user come in one batch; the paper does not say what a batch is.
     """
 
     final_stage = "bridge"

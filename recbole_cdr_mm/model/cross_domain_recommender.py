@@ -348,7 +348,7 @@ class CrossDomainRecommender(GeneralRecommender):
         n_rows = len(next(iter(columns.values())))
         return RowLoader(
             {field: column.to(self.device) for field, column in columns.items()},
-            batch_size=self.batch_size(name, n_rows),
+            batch_size=self.batch_size(name, n_rows, of_users=together == self.USER_ID),
             seed=self.config["seed"],
             name=name,
             together=together,
@@ -370,13 +370,16 @@ class CrossDomainRecommender(GeneralRecommender):
         own: int | None = self.config[f"{stage}_epochs"]
         return self.config["epochs"] if own is None else own
 
-    def batch_size(self, stage: str, n_rows: int) -> int:
+    def batch_size(self, stage: str, n_rows: int, *, of_users: bool = False) -> int:
         """A stage's own `<stage>_batch_size` where it is set, else what fits its rows."""
         own: int | None = self.config[f"{stage}_batch_size"]
         if own is not None:
             return own
         return grown_batch_size(
-            n_rows, self.config["train_batch_size"], self.config["largest_batch_size"]
+            n_rows,
+            self.config["train_batch_size"],
+            self.config["largest_batch_size"],
+            of_users=of_users,
         )
 
     def columns(self, ratings: Ratings) -> dict[str, Tensor]:
