@@ -43,6 +43,28 @@ class TestPTUPCDR(BridgeChecks):
         run = self.build(data_path, train_batch_size=2, largest_batch_size=10**6)
         loader = run.model.stages(run.dataset, None)[-1].training.loader
         assert len(next(iter(loader))["user_id"]) == -(-loader.n_rows // 24)
+        assert self.shuffles_users(loader)
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"train_batch_size": 2},  # given, so that it does not grow
+            {"train_batch_size": 128, "largest_batch_size": 10**6},
+            {"train_batch_size": 2, "largest_batch_size": 10**6, "meta_batch_size": 50},
+            {"train_batch_size": 2, "largest_batch_size": 10**6, "meta_batches": "rows"},
+        ],
+        ids=str,
+    )
+    def test_else_ratings_are_shuffled(self, data_path: Path, values: dict[str, Any]) -> None:
+        run = self.build(data_path, **values)
+        assert not self.shuffles_users(run.model.stages(run.dataset, None)[-1].training.loader)
+
+    @staticmethod
+    def shuffles_users(loader: Any) -> bool:
+        """Whether all rows of each user follow each other."""
+        user = [u for batch in loader for u in batch["user_id"].tolist()]
+        begins = [u for place, u in enumerate(user) if place == 0 or user[place - 1] != u]
+        return len(begins) == len(set(begins))
 
 
 class TestPTUPCDRPaper(BridgeChecks):

@@ -43,8 +43,8 @@ class BridgeRecommender(CrossDomainRecommender):
     nor in the item weights that they are scored with. The target model's user vectors, and the
     floor's three weights, are fitted with all training ratings. The floor alone counts until an
     epoch of the bridge beats it by more than the noise of the validation users. With `eval_task:
-    ranking` the target model's own intercepts and weights are met by all. With `meta_batches:
-    users` all ratings of a user come in one batch; the paper does not say what a batch is.
+    ranking` the target model's own intercepts and weights are met by all. Where ratings are
+    many all ratings of a user come in one batch; the paper does not say what a batch is.
     """
 
     final_stage = "bridge"
@@ -125,10 +125,22 @@ class BridgeRecommender(CrossDomainRecommender):
                 "meta",
                 rows,
                 dataset.pair.items("target"),
-                together=self.USER_ID if self.config["meta_batches"] == "users" else None,
+                together=self.USER_ID if self._shuffles_users(len(rows)) else None,
             ),
             max_epochs=self.max_epochs("meta"),
         )
+
+    def _shuffles_users(self, n_rows: int) -> bool:
+        """Whether `meta_batches` is users or, where it is not set, their batches would be grown.
+
+        In a batch of ordinary size there are too few users to learn from (benchmarks/RESULTS.md).
+        """
+        if self.config["meta_batches"] is not None:
+            return bool(self.config["meta_batches"] == "users")
+        if self.config["meta_batch_size"] is not None:
+            return False
+        grown = self.batch_size("meta", n_rows, of_users=True)
+        return grown > self.config["train_batch_size"]
 
     def _mapping_oriented(self, dataset: PairDataset) -> Training:
         """Eq. 6: distance of the transformed and the target vector of overlapped training users."""
