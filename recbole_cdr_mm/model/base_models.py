@@ -206,20 +206,22 @@ class MF(nn.Module):
         Returns:
             Scores (b, n).
         """
-        item = self.items.ids  # (n,)
-        of_items = torch.addmm(self.intercept(item), self.place(user_e), self.weight(item).T)
+        item_e, item_bias = self.items(self.items.ids)  # (n, k), (n,)
+        intercept, weight = self.intercept_of(item_e, item_bias), self.weigh(item_e)
+        of_items = torch.addmm(intercept, self.place(user_e), weight.T)
         return of_items + self.offset(user_e, user_bias).unsqueeze(1)
 
     def log_normalisers(self, user: Tensor) -> Tensor:
         """Logs of sum_i exp(score(u, i)) over all items of the domain, int64 (b,) to (b,)."""
         user_e, user_bias = self.users(user)  # (b, k), (b,)
-        item = self.items.ids  # (n,)
-        placed_e, weight, intercept = self.place(user_e), self.weight(item), self.intercept(item)
+        item_e, item_bias = self.items(self.items.ids)  # (n, k), (n,)
+        intercept, weight = self.intercept_of(item_e, item_bias), self.weigh(item_e)
+        placed_e = self.place(user_e)
 
         def scores(users: slice) -> Tensor:
             return torch.addmm(intercept, placed_e[users], weight.T)
 
-        of_items = log_normalisers(scores, len(user), len(item))  # (b,)
+        of_items = log_normalisers(scores, len(user), len(intercept))  # (b,)
         return self.offset(user_e, user_bias) + of_items
 
     def place(self, vector: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class BridgeRecommender(CrossDomainRecommender):
     floor's three weights, are fitted with all training ratings. The floor alone counts until an
     epoch of the bridge beats it by more than the noise of the validation users. With `eval_task:
     ranking` the target model's own intercepts and weights are met by all. Where ratings are
-    many all ratings of a user come in one batch; the paper does not say what a batch is.
+    many, all ratings of a user come in one batch; the paper does not say what a batch is.
     """
 
     final_stage = "bridge"
@@ -125,7 +125,7 @@ class BridgeRecommender(CrossDomainRecommender):
                 "meta",
                 rows,
                 dataset.pair.items("target"),
-                together=self.USER_ID if self._shuffles_users(len(rows)) else None,
+                of_users=self._shuffles_users(len(rows)),
             ),
             max_epochs=self.max_epochs("meta"),
         )

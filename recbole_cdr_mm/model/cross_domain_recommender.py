@@ -322,10 +322,10 @@ class CrossDomainRecommender(GeneralRecommender):
         return bayesian_personalised_ranking(positive, negative)
 
     def loader(
-        self, name: str, rows: Ratings, items: slice, *, together: str | None = None
+        self, name: str, rows: Ratings, items: slice, *, of_users: bool = False
     ) -> EpochLoader:
         """Batches of a stage's rows, with negatives where the loss needs them."""
-        loader = self.row_loader(name, self.columns(rows), together=together)
+        loader = self.row_loader(name, self.columns(rows), of_users=of_users)
         if not self.n_negatives:
             return loader
         sampler = NegativeSampler(rows, items.start, items.stop, self.device)
@@ -342,16 +342,16 @@ class CrossDomainRecommender(GeneralRecommender):
         return sampler.draw(batch[self.USER_ID].unsqueeze(1).repeat(1, self.n_negatives), generator)
 
     def row_loader(
-        self, name: str, columns: Mapping[str, Tensor], *, together: str | None = None
+        self, name: str, columns: Mapping[str, Tensor], *, of_users: bool = False
     ) -> RowLoader:
-        """Batches of columns, on the model's device."""
+        """Batches of columns, on the model's device; of rows, or of users with all their rows."""
         n_rows = len(next(iter(columns.values())))
         return RowLoader(
             {field: column.to(self.device) for field, column in columns.items()},
-            batch_size=self.batch_size(name, n_rows, of_users=together == self.USER_ID),
+            batch_size=self.batch_size(name, n_rows, of_users=of_users),
             seed=self.config["seed"],
             name=name,
-            together=together,
+            together=self.USER_ID if of_users else None,
         )
 
     @property
