@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from benchmark_results import Folder, run_of
 
+from recbole_cdr_mm.benchmark.cli import main
 from recbole_cdr_mm.benchmark.report.document import Cell, Document, Row, Section, Table
 from recbole_cdr_mm.benchmark.report.latex import latex
 from recbole_cdr_mm.benchmark.report.markdown import markdown
+from recbole_cdr_mm.benchmark.report.terminal import plain_text
 from recbole_cdr_mm.benchmark.report.write import write_report
 from recbole_cdr_mm.errors import ConfigError
 
@@ -61,6 +63,7 @@ class TestFiles:
         assert {
             "report.md",
             "report.html",
+            "main_tables.txt",
             "tables/rating-0.2.csv",
             "tables/rating-0.2.tex",
         } < files
@@ -134,6 +137,49 @@ class TestMarkdown:
         assert "<i>" not in text
         assert r"\*j\*" in text
         assert "** ▲" in text
+
+
+class TestTerminal:
+    def test_it_has_the_tables_of_the_tasks(
+        self, out: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["report", f"--out={out}"]) == 0
+        shown = capsys.readouterr().out
+        text = (out / "report" / "main_tables.txt").read_text(encoding="utf-8")
+        assert shown == f"{text}\n{out / 'report' / 'report.html'}\n"
+        page = (out / "report" / "report.md").read_text(encoding="utf-8")
+        (of_page,) = (part for part in page.split("<a id=") if part.startswith('"rating-0.2"'))
+        rating, *_ = text.partition("\n\nRanking")
+        for model in ("BiasTransfer", "EMCDR"):
+            (line,) = (line for line in rating.splitlines() if line.split()[:1] == [model])
+            (there,) = (line for line in of_page.splitlines() if f"| {model} |" in line)
+            *_, cells = there.partition(f"| {model} |")
+            assert line.split()[1:] == cells.replace("|", " ").split()
+        assert "**" in rating
+        assert "▲" in rating
+        assert text.count("Ranking, 20% test users") == 2  # beyond accuracy too
+        assert "Data sets" not in text
+
+    def test_numbers_stand_below_each_other_and_data_sets_too(self) -> None:
+        best = Cell("0.1000 ± 0.0100", is_best=True, mark="▲")
+        rows = (
+            Row("a", (Cell("0.2000 ± 0.0100", mark="▼"), Cell("1.2"), Cell("7"))),
+            Row("longer", (best, Cell("11.2"), Cell("8"))),
+        )
+        spans = (("one", 2), ("two", 1))
+        table = Table("t", "A caption.", "model", ("RMSE", "seconds", "RMSE"), rows, spans)
+        section, other = (Section(anchor, "T", (), (table,)) for anchor in ("rating", "data"))
+        assert plain_text(Document("T", (other, section))) == (
+            "A caption.\n\n"
+            "one\n"
+            " model                  RMSE seconds\n"
+            "     a   0.2000 ± 0.0100   ▼     1.2\n"
+            "longer **0.1000 ± 0.0100** ▲    11.2\n\n"
+            "two\n"
+            " model RMSE\n"
+            "     a    7\n"
+            "longer    8\n"
+        )
 
 
 class TestLatex:

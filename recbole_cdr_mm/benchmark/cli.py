@@ -116,7 +116,8 @@ def _run(options: argparse.Namespace, others: Sequence[str]) -> int:
 def _report(options: argparse.Namespace, others: Sequence[str]) -> int:
     from recbole_cdr_mm.benchmark.report.write import write_report
 
-    print(write_report(options.out))
+    page = write_report(options.out)
+    print(page.with_name("main_tables.txt").read_text(encoding="utf-8"), page, sep="\n")
     return 0
 
 

@@ -23,6 +23,7 @@ from recbole_cdr_mm.benchmark.report.tables import (
     data_section,
     main_sections,
 )
+from recbole_cdr_mm.benchmark.report.terminal import plain_text
 from recbole_cdr_mm.benchmark.report.variants import variant_section, variant_tables
 from recbole_cdr_mm.benchmark.results import load_results
 from recbole_cdr_mm.errors import ConfigError
@@ -51,7 +52,8 @@ def write_report(out: Path) -> Path:
         out: The benchmark's folder.
 
     Returns:
-        `<out>/report/report.html`. Beside it are `report.md`, `tables/` and `figures/`.
+        `<out>/report/report.html`. Beside it are `report.md`, `tables/`, `figures/`, and
+        `main_tables.txt` for a terminal.
 
     Raises:
         ConfigError: If there is no benchmark in it, a file of it is damaged, or the report cannot
@@ -67,7 +69,12 @@ def write_report(out: Path) -> Path:
     folder = out / "report"
     _write_tables(folder / "tables", tables, _for_files_alone(measures))
     _write_figures(folder / "figures", [part for part in parts if isinstance(part, Figure)])
-    for name, text in (("report.md", markdown(document)), ("report.html", html(document))):
+    texts = {
+        "main_tables.txt": plain_text(document),
+        "report.md": markdown(document),
+        "report.html": html(document),
+    }
+    for name, text in texts.items():
         with atomic_path(folder / name) as file:
             file.write_text(text, encoding="utf-8", newline="\n")
     return folder / "report.html"
