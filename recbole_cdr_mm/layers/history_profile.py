@@ -12,6 +12,7 @@ Scale = Literal["sum", "root", "unit"]
 _ITEMS_AT_ONCE = 1 << 16
 _PAIRS_AT_ONCE = 1 << 15
 _POWER_ITERATIONS = 4
+_DIRECTIONS_AT_ONCE = 64
 
 
 class HistoryProfile(nn.Module):
@@ -77,20 +78,24 @@ def row_basis(rows: Tensor, rank: int, seed: int) -> Tensor:
     """
     n, m = rows.shape
     if n <= rank:
-        gram = rows @ rows.T.to_dense()  # (n, n)
-        projected = rows.T  # sparse (m, n)
+        spanning = torch.eye(n, dtype=rows.dtype)
     else:
         drawn = torch.Generator().manual_seed(seed)
         spanning = torch.randn(n, min(rank, m), generator=drawn, dtype=rows.dtype)  # (n, r)
         for _ in range(_POWER_ITERATIONS):
-            spanning, _ = torch.linalg.qr(rows @ (rows.T @ spanning))
-        projected = rows.T @ spanning  # (m, r)
-        gram = projected.T @ projected  # (r, r)
-    energy, vectors = torch.linalg.eigh(gram)
+            spanning, _ = torch.linalg.qr(_times_gram(rows, spanning))
+    energy, vectors = torch.linalg.eigh(spanning.T @ _times_gram(rows, spanning))
     kept = energy > 1e-9 * energy[-1]
+    directions = spanning @ (vectors[:, kept] / energy[kept].sqrt())  # (n, r)
     basis = torch.zeros(m, rank)
-    basis[:, : int(kept.sum())] = projected @ (vectors[:, kept] / energy[kept].sqrt())
+    for columns in torch.arange(directions.shape[1]).split(_DIRECTIONS_AT_ONCE):
+        basis[:, columns] = (rows.T @ directions[:, columns]).float()
     return basis
+
+
+def _times_gram(rows: Tensor, spanning: Tensor) -> Tensor:
+    """(rows rows^T) spanning, (n, r); what is as long as the items (m) is made in parts."""
+    return torch.cat([rows @ (rows.T @ part) for part in spanning.split(_DIRECTIONS_AT_ONCE, 1)], 1)
 
 
 def score_profiles(profile: Tensor, weight: Tensor, row: Tensor, item: Tensor) -> Tensor:
