@@ -6,7 +6,7 @@ import importlib.metadata
 import itertools
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from logging import CRITICAL, Logger, getLogger
 from pathlib import Path
@@ -178,18 +178,30 @@ def validate(
 def _logging(config: MMConfig) -> Iterator[Logger]:
     """RecBole's logger for this run alone: its file ends with the run. One process speaks."""
     logger = getLogger()
-    before = list(logger.handlers)
-    if ranks.is_first():
-        recbole.utils.init_logger(config)
-    else:
-        logger.setLevel(CRITICAL)
-        config["log_wandb"] = False
-    try:
+    with ExitStack() as ending:
+        ending.callback(logger.setLevel, logger.level)
+        if ranks.is_first():
+            with _without_handlers(logger):  # beside others RecBole would not add its own
+                recbole.utils.init_logger(config)
+                own = list(logger.handlers)
+            for handler in own:
+                logger.addHandler(handler)
+                ending.callback(handler.close)
+                ending.callback(logger.removeHandler, handler)
+        else:
+            logger.setLevel(CRITICAL)
+            config["log_wandb"] = False
         yield logger
+
+
+@contextmanager
+def _without_handlers(logger: Logger) -> Iterator[None]:
+    """Put back at the end the handlers that a logger has now, and no others."""
+    before, logger.handlers = logger.handlers, []
+    try:
+        yield
     finally:
-        for handler in [h for h in logger.handlers if h not in before]:
-            logger.removeHandler(handler)
-            handler.close()
+        logger.handlers = before
 
 
 def _seed(config: MMConfig) -> None:

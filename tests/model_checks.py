@@ -14,8 +14,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
@@ -214,10 +213,9 @@ def build_run(data_path: Path, dataset: str = "tiny", **values: Any) -> Run:
 
 
 def run_mm(data_path: Path, dataset: str = "tiny", **values: Any) -> dict[str, Any]:
-    """`run_recbole_mm` on a pair of the tests, without its log file."""
+    """`run_recbole_mm` on a pair of the tests."""
     folders = {"data_path": str(data_path), "checkpoint_dir": str(data_path / "saved")}
-    with without_log_file():
-        return run_recbole_mm(dataset=dataset, config_dict={**QUIET, **folders, **values})
+    return run_recbole_mm(dataset=dataset, config_dict={**QUIET, **folders, **values})
 
 
 def command_line(data_path: Path, folder: Path, **values: Any) -> list[str]:
@@ -228,8 +226,7 @@ def command_line(data_path: Path, folder: Path, **values: Any) -> list[str]:
         "data_path": data_path,
         "checkpoint_dir": folder / "saved",
         "result_json": folder / "result.json",
-        "use_gpu": False,
-        "show_progress": False,
+        **QUIET,
         **values,
     }
     return [f"--{key}={value}" for key, value in everything.items()]
@@ -237,22 +234,11 @@ def command_line(data_path: Path, folder: Path, **values: Any) -> list[str]:
 
 def result_of(data_path: Path, folder: Path, **values: Any) -> dict[str, Any]:
     """The result of a command line, without what differs between any two runs."""
-    with without_log_file():
-        assert main(command_line(data_path, folder, **values)) == 0
+    assert main(command_line(data_path, folder, **values)) == 0
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     for stage in result["stages"]:
         del stage["seconds"], stage["examples_per_second"]
     return result
-
-
-@contextmanager
-def without_log_file() -> Iterator[None]:
-    """RecBole opens a log file in each run and never closes it, which pytest makes an error."""
-    with (
-        mock.patch("recbole.utils.init_logger"),
-        mock.patch("recbole.quick_start.quick_start.init_logger"),
-    ):
-        yield
 
 
 def snapshot(model: nn.Module) -> State:
@@ -649,7 +635,8 @@ class ModelChecks:
         values = {**QUIET, **self.config, "eval_task": task, "data_path": str(data_path)}
         values["checkpoint_dir"] = str(data_path / "stock")
         register()
-        with without_log_file():
+        # RecBole's own function opens a log file and never closes it, which pytest makes an error.
+        with mock.patch("recbole.quick_start.quick_start.init_logger"):
             stock = run_recbole(dataset="tiny", config_dict=values)["test_result"]
         ours = run_mm(data_path, **{**self.config, "eval_task": task})["test"]
         assert dict(stock) == {name.lower(): value for name, value in ours.items()}

@@ -14,7 +14,6 @@ from model_checks import (
     result_of,
     run_mm,
     tiny_pair,
-    without_log_file,
     write_world,
 )
 
@@ -169,8 +168,7 @@ def test_folder_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").touch()
     values = {"model": "EMCDR", **TINY, "pretrained_path": str(tmp_path / "file" / "kept")}
-    with without_log_file():
-        assert main(command_line(data_path, tmp_path, **values)) == 2
+    assert main(command_line(data_path, tmp_path, **values)) == 2
     assert "`pretrained_path: " in capsys.readouterr().err
 
 
@@ -180,6 +178,5 @@ def test_damaged_file(data_path: Path, tmp_path: Path, capsys: pytest.CaptureFix
     run_mm(data_path, **values)
     for file in kept.glob("source-*.pth"):
         file.write_bytes(file.read_bytes()[:100])
-    with without_log_file():
-        assert main(command_line(data_path, tmp_path, **values)) == 2
+    assert main(command_line(data_path, tmp_path, **values)) == 2
     assert ".pth: is damaged. Remove it, and run again." in capsys.readouterr().err

@@ -57,12 +57,6 @@ SMALLER: dict[str, dict[str, Any]] = {
 Run = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _no_log_files() -> Iterator[None]:
-    with mock.patch("recbole.utils.init_logger"):  # opens a file for each run, and closes none
-        yield
-
-
 @pytest.fixture(scope="module")
 def data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recbole_models")

@@ -21,7 +21,6 @@ from model_checks import (
     result_of,
     tiny_pair,
     with_target_ratings,
-    without_log_file,
     write_world,
 )
 
@@ -156,8 +155,7 @@ class TestRefused:
         def refused(text: str, *, data: Path = data_path, **values: Any) -> None:
             before = contents(tmp_path / "saved")
             capsys.readouterr()
-            with without_log_file():
-                assert main(command_line(data, tmp_path, **{**SMALL, **values})) == 2
+            assert main(command_line(data, tmp_path, **{**SMALL, **values})) == 2
             error = capsys.readouterr().err
             assert error.startswith("ConfigError: ")
             assert error.count("\n") == 1

@@ -23,7 +23,6 @@ from model_checks import (
     tiny_pair,
     tokens_of,
     with_target_ratings,
-    without_log_file,
     write_world,
 )
 from optuna.trial import TrialState
@@ -377,10 +376,9 @@ def summary_of(out: Path, model: str) -> dict[str, Any]:
 
 
 def validate(data_path: Path, model: str, files: Iterable[Path] = (), **values: Any) -> float:
-    with without_log_file():
-        result = validate_recbole_mm(
-            model, "tiny", list(files), {**QUIET, "data_path": str(data_path), **values}
-        )
+    result = validate_recbole_mm(
+        model, "tiny", list(files), {**QUIET, "data_path": str(data_path), **values}
+    )
     return float(result["valid_score"])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_checks import QUIET, TINY, run_mm, tiny_pair, without_log_file, write_world
+from model_checks import QUIET, TINY, run_mm, tiny_pair, write_world
 
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.quick_start import validate_recbole_mm
@@ -20,10 +20,9 @@ def data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def validate(data_path: Path, model: str, on_validation: Any = None, **values: Any) -> Any:
     config = {**QUIET, "data_path": str(data_path), **values}
-    with without_log_file():
-        return validate_recbole_mm(
-            model, "tiny", config_dict=config, on_validation=on_validation, saved=True
-        )
+    return validate_recbole_mm(
+        model, "tiny", config_dict=config, on_validation=on_validation, saved=True
+    )
 
 
 EACH_KIND = [
