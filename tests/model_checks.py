@@ -287,8 +287,8 @@ def numpy_state(run: Run) -> dict[str, np.ndarray]:
     state = {}
     for name, value in run.model.state_dict().items():
         state[name] = value.numpy().astype(np.float64)
-        if name.endswith(".table.rows.weight"):
-            owner, rows = name.removesuffix(".table.rows.weight"), state.pop(name)
+        if name.endswith(".rows.weight"):
+            owner, rows = name.removesuffix(".rows.weight").removesuffix(".table"), state.pop(name)
             n_vector = rows.shape[1] - run.config["use_bias"]
             state[f"{owner}.embedding"] = rows[:, :n_vector]
             state[f"{owner}.bias"] = rows[:, n_vector:].sum(1)

@@ -55,7 +55,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ranking": {"eval_task": "ranking"},
     "ranking_paper": {"eval_task": "ranking", "preset": "paper", "base_model": "GMF"},
 }
-OFFSETS = {"few_shot.offset.weight", "few_shot.bias_offset.weight"}
+OFFSET = "few_shot.offset.rows.weight"
 STARTING = {"few_shot.row", "few_shot.start_e", "few_shot.start_bias", "few_shot.keeps_floor"}
 # A point of a metric space and a user who ranks by a product are drawn alike only inside the ball.
 METRIC = {"model": "SSCDR", "sscdr_form": "metric", "eval_task": "ranking", "embedding_std": 1.0}
@@ -135,8 +135,8 @@ class FewShotReference:
     def offset(self, user: int) -> tuple[np.ndarray, float]:
         row = self.row[user]
         return (
-            self.state["few_shot.offset.weight"][row],
-            self.state["few_shot.bias_offset.weight"][row, 0],
+            self.state["few_shot.offset.embedding"][row],
+            self.state["few_shot.offset.bias"][row],
         )
 
     def start(self, user: int) -> tuple[np.ndarray, float]:
@@ -250,12 +250,13 @@ class TestArithmetic:
         *others, (stage, before, after) = run.trainer.stages_seen
         assert stage.name == "initialisation"
         trains = names_of(run.model, stage.training.trains)
-        assert trains == (OFFSETS if run.config["use_bias"] else {"few_shot.offset.weight"})
+        assert trains == {OFFSET}
+        assert after[OFFSET].shape[1] == run.config["embedding_size"] + run.config["use_bias"]
         moved = changed(before, after)
-        assert "few_shot.offset.weight" in moved
+        assert OFFSET in moved
         assert moved <= trains | STARTING
         for _, earlier, later in others:
-            assert not changed(earlier, later) & (OFFSETS | STARTING)
+            assert not changed(earlier, later) & {OFFSET, *STARTING}
 
 
 def test_the_bridges_own_item_weights_count(data_path: Path) -> None:
@@ -304,7 +305,7 @@ class TestBesideARunWithoutFewShot:
         )
         of_few = snapshot(few.model)
         own = {name: of_few.pop(name) for name in [*of_few] if name.startswith("few_shot.")}
-        assert own.keys() == OFFSETS | STARTING | {"few_shot.users"}
+        assert own.keys() == {OFFSET, *STARTING, "few_shot.users"}
         assert not changed(snapshot(plain.model), of_few)
         user, item = pairs_of_both_kinds(plain)
         has_moved = np.isin(user, few.dataset.split.revealed.user)
@@ -340,7 +341,7 @@ def test_with_nothing_revealed_there_is_nothing_to_train(data_path: Path, settin
     run = fitted(data_path, **{**values, "few_shot": 0})
     stage, _, after = run.trainer.stages_seen[-1]
     assert (stage.name, stage.training) == ("initialisation", None)
-    assert not any(after[name].any() for name in OFFSETS)
+    assert not after[OFFSET].any()
     report = run.trainer.reports[-1]
     assert (report.epochs, report.examples) == (0, 0)
     metric = run.config["valid_metric"].lower()
@@ -371,7 +372,7 @@ def test_the_stage_has_its_own_epochs_batches_and_learning_rate(
     assert (report.epochs, report.best_epoch, report.examples) == (epochs, epochs, epochs * n_rows)
     training = run.model.stages(run.dataset, None)[-1].training
     assert (len(training.loader), training.learning_rate) == (batches, learning_rate)
-    first = run.trainer.epochs_seen["initialisation", 1]["few_shot.offset.weight"]
+    first = run.trainer.epochs_seen["initialisation", 1][OFFSET]
     if batches == 1:  # Adam's first step
         assert first.abs().max().item() == pytest.approx(learning_rate, rel=1e-3)
 
@@ -410,7 +411,7 @@ def test_validation_users_choose_the_epoch(data_path: Path) -> None:
     values = {"few_shot_learning_rate": 30.0, "few_shot_epochs": 2, "select_epoch": "valid"}
     run = fitted(data_path, **values)
     assert run.trainer.reports[-1].best_epoch == 0
-    assert not any(snapshot(run.model)[name].any() for name in OFFSETS)
+    assert not snapshot(run.model)[OFFSET].any()
     assert run.trainer.reports[-1].valid_metric == run.evaluate("valid")["rmse"]
     last = fitted(data_path, **{**values, "select_epoch": "last"})
     assert last.evaluate("valid")["rmse"] > run.evaluate("valid")["rmse"]
@@ -593,7 +594,7 @@ class TestTraining:
         for shrinkage in (0.0, 1e6):
             values = {**SETTINGS[setting], "few_shot_shrinkage": shrinkage}
             run = fitted_for_long(data_path, epochs=50, **values)
-            moved[shrinkage] = max(snapshot(run.model)[name].abs().max() for name in OFFSETS)
+            moved[shrinkage] = snapshot(run.model)[OFFSET].abs().max()
         assert moved[1e6] < 0.005 < 0.3 < moved[0.0]  # Adam cannot but sway a little
 
     def test_users_with_nothing_revealed_stay_at_the_start(self, data_path: Path) -> None:
@@ -601,7 +602,7 @@ class TestTraining:
         revealed = FewShotReference(run).counts.keys()
         rows = 1 + np.flatnonzero(~np.isin(cold_users(run), [*revealed]))
         assert len(rows)
-        assert not any(snapshot(run.model)[name][rows].any() for name in OFFSETS)
+        assert not snapshot(run.model)[OFFSET][rows].any()
 
 
 # What may be known, and of whom
@@ -649,9 +650,9 @@ class TestLeaks:
         again = fitted_elsewhere(other, few_shot_start=start)
         before, after = snapshot(run.model), snapshot(again.model)
         starting = {"few_shot.start_e", "few_shot.start_bias"} if start == "target" else set()
-        assert changed(before, after) == OFFSETS | starting
+        assert changed(before, after) == {OFFSET, *starting}
         expected = 1 + np.searchsorted(cold_users(run), users)
-        for name in OFFSETS | starting:
+        for name in (OFFSET, *starting):
             moved = (before[name] != after[name]).view(len(before[name]), -1).any(1)
             assert torch.nonzero(moved).squeeze(1).tolist() == expected.tolist(), name
 
@@ -690,7 +691,7 @@ def test_few_shot_in_a_metric_space(data_path: Path) -> None:
     items = np.resize(target_items(run), len(users))
     expected = [reference.score(u, i) for u, i in zip(users, items, strict=True)]
     np.testing.assert_allclose(run.scores(users, items), expected, rtol=1e-5, atol=1e-5)
-    assert names_of(run.model, run.trainer.stages_seen[-1][0].training.trains) == OFFSETS
+    assert names_of(run.model, run.trainer.stages_seen[-1][0].training.trains) == {OFFSET}
 
 
 def test_the_mean_user_of_a_metric_space_is_the_mean_of_its_points(data_path: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recbole_cdr_mm.layers.biased_embedding import BiasedEmbedding
 from recbole_cdr_mm.layers.ridge import solve_vectors
 
 SMALLEST_SHRINKAGE = 1e-6  # keeps the target-only start defined where nothing is shrunk
@@ -49,16 +50,14 @@ class FewShotUsers(nn.Module):
         self.register_buffer("start_e", torch.zeros(n_rows, embedding_size))
         self.register_buffer("start_bias", torch.zeros(n_rows))
         self.register_buffer("keeps_floor", torch.tensor(True))
-        self.offset = nn.Embedding(n_rows, embedding_size, padding_idx=0)
-        self.bias_offset = nn.Embedding(n_rows, 1, padding_idx=0)
-        for table in (self.offset, self.bias_offset):
-            nn.init.zeros_(table.weight)
-        self.bias_offset.weight.requires_grad_(use_bias)
+        self.offset = BiasedEmbedding(
+            n_rows, embedding_size, 0.0, torch.Generator(), use_bias=use_bias
+        )
 
     @property
     def trained(self) -> tuple[nn.Parameter, ...]:
         """The parameters that training moves."""
-        return tuple(p for p in self.parameters() if p.requires_grad)
+        return tuple(self.parameters())
 
     def begin(self, start_e: Tensor, start_bias: Tensor, *, keeps_floor: bool) -> None:
         """Take the users over.
@@ -84,8 +83,8 @@ class FewShotUsers(nn.Module):
             Vectors (B, k) and biases (B,).
         """
         row = self.row[user]  # (B,)
-        own_e = self.start_e[row] + self.offset(row)  # (B, k)
-        own_bias = self.start_bias[row] + self.bias_offset(row).squeeze(1)  # (B,)
+        offset_e, offset_bias = self.offset(row)  # (B, k), (B,)
+        own_e, own_bias = self.start_e[row] + offset_e, self.start_bias[row] + offset_bias
         taken = row > 0
         return torch.where(taken.unsqueeze(1), own_e, user_e), torch.where(taken, own_bias, 0.0)
 
@@ -95,8 +94,7 @@ class FewShotUsers(nn.Module):
 
     def squared_offsets(self, user: Tensor) -> Tensor:
         """Squared distances from the start, of vector and bias together, (B,) to (B,)."""
-        row = self.row[user]
-        return self.offset(row).square().sum(1) + self.bias_offset(row).square().squeeze(1)
+        return self.offset.rows(self.row[user]).square().sum(1)
 
 
 def fit_users(
