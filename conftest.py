@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Before any library starts threads: pytest's workers share the cores, and waiting threads spin.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before any library starts threads, and for all processes that tests start: pytest's workers share
+# the cores, and waiting threads spin.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest

@@ -585,7 +585,7 @@ def train(self, data, epoch_idx, *args, **kwargs):
 recbole_trainer.ResumableEpochs._train_epoch = train
 run_recbole_mm("BPR", "pair", config_dict={settings(data_path, eval_task="ranking", **values)})
 """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     killed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     resumed = run("BPR", "ranking", resume=True, **values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -71,8 +70,7 @@ def whole(data_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def kill(data_path: Path, folder: Path, stage: str, values: dict[str, Any]) -> None:
     """Run until the third epoch of a stage."""
     command = [sys.executable, "-c", KILLED, stage, *command_line(data_path, folder, **values)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run(command, env=environment, capture_output=True, text=True)
+    killed = subprocess.run(command, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import signal
 import sys
@@ -537,10 +536,7 @@ def test_killed_command_goes_on(data_path: Path, tmp_path: Path, processes: int)
 
 def kill_during_trial(number: int, arguments: list[str], logs: Path) -> list[psutil.Process]:
     """Run the command, kill it while a trial is under way, and give what it had started."""
-    process = psutil.Popen(
-        [sys.executable, "-m", "recbole_cdr_mm.tune", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    process = psutil.Popen([sys.executable, "-m", "recbole_cdr_mm.tune", *arguments])
     while not list(logs.glob(f"TargetMF.{number}.log")):
         assert process.poll() is None
         time.sleep(0.05)
