@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -159,6 +161,13 @@ class TestTerminal:
         assert "▲" in rating
         assert text.count("Ranking, 20% test users") == 2  # beyond accuracy too
         assert "Data sets" not in text
+
+    def test_a_terminal_that_does_not_know_the_marks(self, out: Path) -> None:
+        command = [sys.executable, "-m", "recbole_cdr_mm.benchmark", "report", f"--out={out}"]
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        shown = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert "Rating prediction" in shown.stdout
 
     def test_numbers_stand_below_each_other_and_data_sets_too(self) -> None:
         best = Cell("0.1000 ± 0.0100", is_best=True, mark="▲")

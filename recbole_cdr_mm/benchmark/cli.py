@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,6 +118,8 @@ def _report(options: argparse.Namespace, others: Sequence[str]) -> int:
     from recbole_cdr_mm.benchmark.report.write import write_report
 
     page = write_report(options.out)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an old terminal may not know the marks
     print(page.with_name("main_tables.txt").read_text(encoding="utf-8"), page, sep="\n")
     return 0
 
