@@ -67,25 +67,20 @@ def load_by_recbole(domain: str, data_path: str) -> None:
 
 def compare_loading(arguments: Sequence[str]) -> None:
     """Load in all ways and print a table."""
-    config = MMConfig(command_line=arguments)
-    files = [config.data_root / d / f"{d}.inter" for d in _domains(config)]
-    bound = sum(file.stat().st_size for file in files) / bandwidth()
-    print(
-        "| loading | s | imports, s | of RecBole's | of the bound | peak GB |\n| --- |"
-        + " ---: |" * 5
-    )
-    plain = None
-    for name, mode in (
-        ("RecBole's own", "recbole"),
-        ("the first time", "pair"),
-        ("the second time", "pair"),
-    ):
+    ways = {"RecBole's own": "recbole", "the first time": "pair", "the second time": "pair"}
+    measured: list[list[float]] = []
+    for mode in ways.values():
         command = [sys.executable, __file__, f"--load={mode}", *arguments]
         read = subprocess.run(command, check=True, capture_output=True, text=True)
-        imports, seconds, peak = json.loads(read.stdout.splitlines()[-1])
-        plain = plain or seconds
+        measured.append(json.loads(read.stdout.splitlines()[-1]))
+    config = MMConfig(command_line=arguments)
+    files = [config.data_root / domain / f"{domain}.inter" for domain in _domains(config)]
+    bound = sum(file.stat().st_size for file in files) / bandwidth()
+    print("| loading | s | imports, s | RecBole's / s | of the bound | peak GB |")
+    print("| --- |" + " ---: |" * 5)
+    for name, (imports, seconds, peak) in zip(ways, measured, strict=True):
         print(
-            f"| {name} | {seconds:.1f} | {imports:.1f} | {plain / seconds:.1f} |"
+            f"| {name} | {seconds:.1f} | {imports:.1f} | {measured[0][1] / seconds:.1f} |"
             f" {bound / seconds:.1%} | {peak:.1f} |",
             flush=True,
         )
