@@ -25,7 +25,7 @@ demo: venv  ## make two small domains in dataset/, train eight models on three s
 	$(BIN)/python -m dataset_tools synthetic $(DEMO_DATA)
 	$(BIN)/python -m dataset_tools text $(DEMO_DATA) --encoder=minilm
 	$(BIN)/python -m recbole_cdr_mm.benchmark run --plan=properties/plan/demo.yaml \
-	    --out=$(DEMO_RESULTS) --data_path=dataset --processes=2
+	    --out=$(DEMO_RESULTS) --data_path=dataset
 
 test: venv  ## run all tests and doctests; no GPU and no network needed
 	$(BIN)/python -m pytest -n auto --dist=worksteal

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import platform
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from logging import CRITICAL, Logger, getLogger
+from logging import CRITICAL, FileHandler, Logger, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -176,18 +177,25 @@ def validate(
 
 @contextmanager
 def _logging(config: MMConfig) -> Iterator[Logger]:
-    """RecBole's logger for this run alone: its file ends with the run. One process speaks."""
+    """RecBole's logger for this run alone: its file ends with the run. One process speaks.
+
+    Where the root logger shows its messages already, as in a notebook, only the file is added.
+    """
     logger = getLogger()
+    shows = any(not isinstance(handler, FileHandler) for handler in logger.handlers)
     with ExitStack() as ending:
         ending.callback(logger.setLevel, logger.level)
+        for name in ("stdout", "stderr"):  # which RecBole wraps anew each time
+            ending.callback(setattr, sys, name, getattr(sys, name))
         if ranks.is_first():
             with _without_handlers(logger):  # beside others RecBole would not add its own
                 recbole.utils.init_logger(config)
                 own = list(logger.handlers)
             for handler in own:
-                logger.addHandler(handler)
                 ending.callback(handler.close)
-                ending.callback(logger.removeHandler, handler)
+                if isinstance(handler, FileHandler) or not shows:
+                    logger.addHandler(handler)
+                    ending.callback(logger.removeHandler, handler)
         else:
             logger.setLevel(CRITICAL)
             config["log_wandb"] = False

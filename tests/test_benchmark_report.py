@@ -168,6 +168,11 @@ class TestTerminal:
         shown = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert (shown.returncode, shown.stderr) == (0, "")
         assert "Rating prediction" in shown.stdout
+        assert "^ significantly better, v significantly worse" in shown.stdout
+        assert "?" not in shown.stdout
+
+    def test_no_run_has_a_result(self) -> None:
+        assert plain_text(Document("T", ())) == "No run has a result.\n"
 
     def test_numbers_stand_below_each_other_and_data_sets_too(self) -> None:
         best = Cell("0.1000 ± 0.0100", is_best=True, mark="▲")

@@ -16,6 +16,7 @@ from dataset_tools.synthetic import planted_features
 from recbole_cdr_mm.data.pair import Ratings
 from recbole_cdr_mm.data.sparse_rows import sparse_rows
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
+from recbole_cdr_mm.layers import history_profile
 from recbole_cdr_mm.layers.history_profile import HistoryProfile, row_basis
 from recbole_cdr_mm.layers.item_texts import centred_texts, expected_from_texts
 from recbole_cdr_mm.layers.ridge_regression import decompose
@@ -62,14 +63,22 @@ class TestHistoryProfile:
             expected.append(total)
         np.testing.assert_allclose(layer(item, row, 3).numpy(), expected, rtol=1e-5, atol=1e-6)
 
-    def test_an_exact_basis_keeps_all_products(self) -> None:
+    @pytest.mark.parametrize("at_once", [3, 64])
+    def test_an_exact_basis_keeps_all_products(
+        self, monkeypatch: pytest.MonkeyPatch, at_once: int
+    ) -> None:
+        monkeypatch.setattr(history_profile, "_DIRECTIONS_AT_ONCE", at_once)
         rows = (torch.rand(7, 20, generator=torch.Generator().manual_seed(0)) < 0.3).double()
         basis = row_basis(rows.to_sparse(), 7, seed=0).double()
         torch.testing.assert_close(
             (rows @ basis) @ (rows @ basis).T, rows @ rows.T, rtol=1e-5, atol=1e-5
         )
 
-    def test_a_basis_of_fewer_directions_keeps_the_main_ones(self) -> None:
+    @pytest.mark.parametrize("at_once", [3, 64])
+    def test_a_basis_of_fewer_directions_keeps_the_main_ones(
+        self, monkeypatch: pytest.MonkeyPatch, at_once: int
+    ) -> None:
+        monkeypatch.setattr(history_profile, "_DIRECTIONS_AT_ONCE", at_once)
         generator = torch.Generator().manual_seed(0)
         rows = (torch.rand(60, 30, generator=generator) < 0.3).double()
         basis = row_basis(rows.to_sparse(), 10, seed=0).double()

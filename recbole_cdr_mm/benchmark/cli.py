@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,12 +114,16 @@ def _run(options: argparse.Namespace, others: Sequence[str]) -> int:
 
 
 def _report(options: argparse.Namespace, others: Sequence[str]) -> int:
+    from recbole_cdr_mm.benchmark.report.terminal import in_ascii
     from recbole_cdr_mm.benchmark.report.write import write_report
 
     page = write_report(options.out)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # an old terminal may not know the marks
-    print(page.with_name("main_tables.txt").read_text(encoding="utf-8"), page, sep="\n")
+    tables = page.with_name("main_tables.txt").read_text(encoding="utf-8")
+    try:
+        print(tables)
+    except UnicodeEncodeError:  # an old terminal does not know the marks
+        print(in_ascii(tables))
+    print(page)
     return 0
 
 
