@@ -8,6 +8,7 @@ of each batch. What is asked here has an answer in a run of one process too: it 
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -68,6 +69,9 @@ def joined(device: torch.device) -> Iterator[None]:
     if not is_launched():
         yield
         return
+    # The first optimiser imports it, and a group that is there by then is held by it: threads of the
+    # group outlive it, and abort the process now and then as that ends.
+    importlib.import_module("torch._dynamo")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield

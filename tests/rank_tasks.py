@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # before there is a group, as in `ranks.joined`
 import torch.distributed as dist
 from torch import nn
 

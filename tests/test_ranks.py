@@ -213,3 +213,28 @@ def test_torchrun_is_not_for_recboles_models(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match=r"RecBole's own models run in one process"):
         run_mm(data_path, model="FM")
+
+
+JOINED = """
+from pathlib import Path
+import torch
+from recbole_cdr_mm import ranks
+
+def threads():
+    names = [task.joinpath("comm").read_text() for task in Path("/proc/self/task").iterdir()]
+    return [name for name in names if "gloo" in name]
+
+with ranks.joined(torch.device("cpu")):
+    assert threads()
+    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+assert threads() == []
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads in /proc")
+def test_no_thread_of_a_group_outlives_it() -> None:
+    """One that does may want Python's lock while Python ends, which aborts the process."""
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    environment = {**os.environ, **alone}
+    done = subprocess.run([sys.executable, "-c", JOINED], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
