@@ -69,8 +69,8 @@ def joined(device: torch.device) -> Iterator[None]:
     if not is_launched():
         yield
         return
-    # The first optimiser imports it, and a group that is there by then is held by it: threads of the
-    # group outlive it, and abort the process now and then as that ends.
+    # The first optimiser imports it, and holds a group that is there by then: the threads of such a
+    # group outlive it, and now and then abort the process as that ends.
     importlib.import_module("torch._dynamo")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
