@@ -966,6 +966,7 @@ def test_a_mistake_ends_in_one_line(
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(line)
     left = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    # Only RecBole's log may stay: of a run that began, it says with which values.
     assert {path for path in left if path.parts[0] != "log"} == set()
     result = result_of(data_path, tmp_path, **{**given, **good})
     assert np.isfinite([*result["test"].values()]).all()

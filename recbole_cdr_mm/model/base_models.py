@@ -206,16 +206,14 @@ class MF(nn.Module):
         Returns:
             Scores (b, n).
         """
-        item_e, item_bias = self.items(self.items.ids)  # (n, k), (n,)
-        intercept, weight = self.intercept_of(item_e, item_bias), self.weigh(item_e)
+        intercept, weight = self._all_items()  # (n,), (n, k)
         of_items = torch.addmm(intercept, self.place(user_e), weight.T)
         return of_items + self.offset(user_e, user_bias).unsqueeze(1)
 
     def log_normalisers(self, user: Tensor) -> Tensor:
         """Logs of sum_i exp(score(u, i)) over all items of the domain, int64 (b,) to (b,)."""
         user_e, user_bias = self.users(user)  # (b, k), (b,)
-        item_e, item_bias = self.items(self.items.ids)  # (n, k), (n,)
-        intercept, weight = self.intercept_of(item_e, item_bias), self.weigh(item_e)
+        intercept, weight = self._all_items()  # (n,), (n, k)
         placed_e = self.place(user_e)
 
         def scores(users: slice) -> Tensor:
@@ -223,6 +221,11 @@ class MF(nn.Module):
 
         of_items = log_normalisers(scores, len(user), len(intercept))  # (b,)
         return self.offset(user_e, user_bias) + of_items
+
+    def _all_items(self) -> tuple[Tensor, Tensor]:
+        """Intercepts (n,) and weights (n, k) of all items of the domain, each looked up once."""
+        item_e, item_bias = self.items(self.items.ids)  # (n, k), (n,)
+        return self.intercept_of(item_e, item_bias), self.weigh(item_e)
 
     def place(self, vector: Tensor) -> Tensor:
         """Where a vector is moved before it is scored with: nowhere, (B, k) to (B, k)."""
