@@ -10,19 +10,22 @@ import numpy as np
 import pytest
 import torch
 from model_checks import Run, build_run, tiny_pair, write_world
+from recbole.evaluator.metrics import NDCG
 from scipy.optimize import nnls
 
-from dataset_tools.synthetic import planted_features
+from dataset_tools.synthetic import SyntheticPair, make_pair, planted_features
 from recbole_cdr_mm.data.pair import Ratings
 from recbole_cdr_mm.data.sparse_rows import sparse_rows
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
 from recbole_cdr_mm.layers import history_profile
 from recbole_cdr_mm.layers.history_profile import HistoryProfile, row_basis
 from recbole_cdr_mm.layers.item_texts import centred_texts, expected_from_texts
+from recbole_cdr_mm.layers.ndcg import ndcg
+from recbole_cdr_mm.layers.ridge_members import smooth_by
 from recbole_cdr_mm.layers.ridge_regression import decompose
 from recbole_cdr_mm.layers.stacking import stack
 
-PENALTIES, EXPONENTS = (3.0, 30.0), (0.0, 0.5)
+PENALTIES, EXPONENTS, TARGET_DIRECTIONS, PLACES = (3.0, 30.0), (0.0, 0.5), 16, 200
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +128,9 @@ class TestRidgeRegression:
         torch.testing.assert_close(gram, torch.diag(ridge.energy), rtol=1e-8, atol=1e-8)
 
 
+ALL = torch.tensor([True, True, True])
+
+
 class TestStack:
     def test_is_non_negative_least_squares_over_all_parts(self) -> None:
         rng = np.random.default_rng(2)
@@ -135,17 +141,60 @@ class TestStack:
             for rows in (slice(0, 3), slice(3, 8))
         ]
         expected, _ = nnls(z.reshape(3, -1).T, y.ravel())
-        np.testing.assert_allclose(stack(parts).numpy(), expected, atol=1e-5)
+        np.testing.assert_allclose(stack(parts).weights(ALL).numpy(), expected, atol=1e-5)
         assert expected[2] == 0
+
+    def test_of_some_of_them(self) -> None:
+        rng = np.random.default_rng(2)
+        z, y = rng.standard_normal((3, 40)), rng.standard_normal(40)
+        y += z.sum(0)
+        products = stack([(torch.from_numpy(z), torch.from_numpy(y))])
+        expected, _ = nnls(z[[0, 2]].T, y)
+        found = products.weights(torch.tensor([True, False, True])).numpy()
+        np.testing.assert_allclose(found, [expected[0], 0, expected[1]], atol=1e-5)
+        all_of_them, _ = nnls(z.T, y)
+        np.testing.assert_allclose(products.weights(ALL).numpy(), all_of_them, atol=1e-5)
 
     def test_two_that_are_the_same_share(self) -> None:
         z = torch.tensor([[1.0, 2.0, 3.0]]).repeat(2, 1)
-        assert stack([(z, 2 * z[0])]).sum().item() == pytest.approx(2, rel=1e-4)
+        assert stack([(z, 2 * z[0])]).weights(ALL[:2]).sum().item() == pytest.approx(2, rel=1e-4)
 
     def test_one_that_is_zero_everywhere(self) -> None:
         z = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
-        weights = stack([(z, 3 * z[0])])
+        weights = stack([(z, 3 * z[0])]).weights(ALL[:2])
         np.testing.assert_allclose(weights.numpy(), [3.0, 0.0], atol=1e-4)
+
+
+class TestNdcg:
+    @pytest.mark.parametrize("places", [1, 3, 50])
+    def test_is_recboles(self, places: int) -> None:
+        drawn = torch.Generator().manual_seed(0)
+        scores = torch.randn(9, 12, generator=drawn)
+        positive = (torch.rand(9, 12, generator=drawn) < 0.4).float()
+        positive[:, 5] = 1.0
+        kept = min(places, 12)
+        hits = positive.gather(1, scores.topk(kept).indices)
+        metric = NDCG({"topk": [kept], "metric_decimal_place": 6})
+        expected = metric.metric_info(hits.bool().numpy(), positive.sum(1).int().numpy())
+        found = ndcg(scores, positive, places).numpy()
+        np.testing.assert_allclose(found, expected[:, -1], rtol=1e-5)
+
+
+class TestSmoothing:
+    def test_against_numpy(self) -> None:
+        rng = np.random.default_rng(5)
+        rows = (rng.random((9, 12)) < 0.4).astype(np.float64)
+        smoothing = smooth_by(torch.from_numpy(rows).to_sparse(), 9, seed=0)
+        predicted = rng.standard_normal((2, 3, 12)).astype(np.float32)
+        _, _, directions = np.linalg.svd(rows, full_matrices=False)
+        beyond = predicted - rows.mean(0)
+        expected = rows.mean(0) + beyond @ directions.T @ directions
+        found = smoothing(torch.from_numpy(predicted)).numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+    def test_by_nobody_leaves_nothing(self) -> None:
+        smoothing = smooth_by(torch.zeros(0, 5, dtype=torch.float64).to_sparse(), 16, seed=0)
+        assert smoothing(torch.ones(2, 5)).tolist() == [[0.0] * 5] * 2
 
 
 class TestCentredTexts:
@@ -198,7 +247,7 @@ class TestExpectedFromTexts:
 class Reference:
     """The mixture again: kernels of users, refitted without each user in turn."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, world: SyntheticPair) -> None:
         pair, split = run.dataset.pair, run.dataset.split
         self.first = pair.items("target").start
         shape = pair.n_users, pair.n_items
@@ -210,6 +259,8 @@ class Reference:
         self.y = target[self.users]
         others = np.setdiff1d(split.train.user, self.users)
         self.elsewhere = target[others].mean(0)
+        _, _, likes = np.linalg.svd(target[others], full_matrices=False)
+        self.smoothing = likes[:TARGET_DIRECTIONS].T @ likes[:TARGET_DIRECTIONS]
         count = np.maximum(source.sum(1, keepdims=True), 1)
         everyone = (source / np.sqrt(count))[np.unique(pair.source.user)]
         _, _, directions = np.linalg.svd(everyone, full_matrices=False)
@@ -218,7 +269,7 @@ class Reference:
             features = np.zeros((pair.n_items, 4))
             known = np.zeros(pair.n_items, dtype=bool)
             for domain, (ids, matrix) in zip(
-                ("source", "target"), planted_features(tiny_pair(), 4), strict=True
+                ("source", "target"), planted_features(world, 4), strict=True
             ):
                 row = dict(zip(ids, matrix, strict=True))
                 for i in range(*pair.items(domain).indices(pair.n_items)):
@@ -251,26 +302,77 @@ class Reference:
                     a = np.linalg.solve(gram, scaled - scaled.mean(0))
                     members.append(scaled.mean(0) + (profile[user] - x.mean(0)) @ centred.T @ a)
         members.append(self.y[rest].mean(0))
-        members.append(self.elsewhere)
-        return np.array(members)
+        own = np.array(members)
+        smoothed = self.elsewhere + (own - self.elsewhere) @ self.smoothing
+        return np.concatenate([own, smoothed, [self.elsewhere]])
 
     def weights(self) -> np.ndarray:
-        """Non-negative least squares on the left-out predictions of training users."""
-        z = np.concatenate([self.predictions(user) for user in self.users], axis=1)
-        solved, _ = nnls(z.T, self.y.ravel())
-        return solved
+        """Non-negative least squares on the left-out predictions of training users, of all or all
+        but the smoothed ones: by which the users' positives are ranked better.
+        """
+        of_users = [self.predictions(user) for user in self.users]
+        z = np.concatenate(of_users, axis=1)
+        n_own = (len(z) - 1) // 2
+        mixtures = []
+        for kept in (np.r_[:n_own, -1], np.arange(len(z))):
+            weights = np.zeros(len(z))
+            weights[kept], _ = nnls(z[kept].T, self.y.ravel())
+            ranked = [
+                self.ndcg(weights @ left_out, row)
+                for left_out, row in zip(of_users, self.y, strict=True)
+            ]
+            mixtures.append((np.mean(ranked), weights))
+        return max(mixtures, key=lambda each: each[0])[1]
+
+    @staticmethod
+    def ndcg(score: np.ndarray, row: np.ndarray) -> float:
+        """Of one user."""
+        discount = 1 / np.log2(np.arange(2, 2 + min(PLACES, len(row))))
+        hits = row[np.argsort(-score)][: len(discount)]
+        return float(hits @ discount / discount[: int(row.sum())].sum())
 
     def score(self, expected: np.ndarray) -> np.ndarray:
         """log(softplus(expected / mean))."""
         return np.log(np.log1p(np.exp(expected / self.y.mean())))
 
 
+def crowded_pair(seed: int) -> SyntheticPair:
+    """60 overlapped users beside 150 of the target domain alone."""
+    return make_pair(
+        "one_linear_map",
+        n_overlapped=60,
+        n_source_only=10,
+        n_target_only=150,
+        n_source_items=40,
+        n_target_items=60,
+        source_ratings_per_user=8,
+        target_ratings_per_user=8,
+        integer_ratings=True,
+        seed=seed,
+    )
+
+
 @pytest.mark.parametrize("item_features", ["text", "id"])
-def test_scores_are_those_of_the_definition(data_path: Path, item_features: str) -> None:
-    run = build(data_path, item_features=item_features).fit()
-    reference = Reference(run)
+@pytest.mark.parametrize(
+    ("seed", "overlap_ratio", "smoothed"), [(3, 1.0, False), (1, 0.3, True)]
+)  # drawn so that one mixture is better by far
+def test_scores_are_those_of_the_definition(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    item_features: str,
+    seed: int,
+    overlap_ratio: float,
+    smoothed: bool,
+) -> None:
+    world = crowded_pair(seed)
+    monkeypatch.setattr(history_profile, "_POWER_ITERATIONS", 1000)  # as good as exact
+    data_path = write_world(world, tmp_path)
+    run = build(data_path, item_features=item_features, overlap_ratio=overlap_ratio).fit()
+    reference = Reference(run, world)
     weights = reference.weights()
+    n_own = (len(weights) - 1) // 2
     assert (weights > 1e-3).sum() > 1
+    assert (weights[n_own:-1] > 1e-3).any() == smoothed
     seen = reference.y.any(0)
     items = torch.from_numpy(reference.first + np.flatnonzero(seen))
     for user in run.dataset.split.test_users[:6]:
@@ -289,7 +391,7 @@ def test_pairs_and_full_rows_have_the_same_scores(trained: Run) -> None:
 
 
 def test_an_item_that_nobody_has_rated_has_what_its_text_lets_expect(trained: Run) -> None:
-    reference = Reference(trained)
+    reference = Reference(trained, tiny_pair())
     floor, split = trained.model.floor, trained.dataset.split
     seen = np.zeros(trained.dataset.pair.n_items - reference.first, dtype=bool)
     seen[split.train.item - reference.first] = True

@@ -62,7 +62,7 @@ def row_basis(rows: Tensor, rank: int, seed: int) -> Tensor:
     """An orthonormal basis of the space that sparse rows span, or of its main directions.
 
     Args:
-        rows: Sparse (n, m), float64.
+        rows: Sparse (n, m), float64; they may be none.
         rank: r, the most directions that are kept. With n <= r the basis is exact; else it comes
             from a randomised singular value decomposition.
         seed: Of what that draws.
@@ -85,7 +85,7 @@ def row_basis(rows: Tensor, rank: int, seed: int) -> Tensor:
         for _ in range(_POWER_ITERATIONS):
             spanning, _ = torch.linalg.qr(_times_gram(rows, spanning))
     energy, vectors = torch.linalg.eigh(spanning.T @ _times_gram(rows, spanning))
-    kept = energy > 1e-9 * energy[-1]
+    kept = energy > 1e-9 * energy.sum()
     directions = spanning @ (vectors[:, kept] / energy[kept].sqrt())  # (n, r)
     basis = torch.zeros(m, rank)
     for columns in torch.arange(directions.shape[1]).split(_DIRECTIONS_AT_ONCE):

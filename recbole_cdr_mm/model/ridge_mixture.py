@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,32 +17,13 @@ from recbole_cdr_mm.data.split import overlapped_training_users
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.layers.history_profile import HistoryProfile, row_basis, score_profiles
 from recbole_cdr_mm.layers.item_texts import centred_texts, expected_from_texts
-from recbole_cdr_mm.layers.ridge_regression import RidgeRegression, decompose
-from recbole_cdr_mm.layers.stacking import stack
+from recbole_cdr_mm.layers.ridge_members import RidgeMembers, regress, smooth_by
 from recbole_cdr_mm.model.base_models import MF
 from recbole_cdr_mm.model.starting_floor import StartingFloor
 
-_PENALTIES = (3.0, 30.0)  # of the ridge regressions, in mean squared lengths of a row
-_EXPONENTS = (0.0, 0.5)  # a user's target row is divided by its number of positives to this power
-_DIRECTIONS = 64  # of all users' source rows
+_SOURCE_DIRECTIONS = 64  # of all users' source rows
+_TARGET_DIRECTIONS = 16  # of the target rows of users of that domain alone
 _TEXT_PENALTY = 3.0  # of the regression of items' weights on their texts
-_STACKED_USERS = 4096  # are enough for 14 weights
-_USERS_AT_ONCE = 64
-
-
-@dataclass(frozen=True, eq=False)
-class _Bridge:
-    """Ridge regressions on one kind of profile.
-
-    Attributes:
-        ridge: The decomposition of the training users' profiles.
-        moments: F' Y of each exponent, float32 (E, r, I).
-        means: Mean target row of each exponent (E, I).
-    """
-
-    ridge: RidgeRegression
-    moments: Tensor
-    means: Tensor
 
 
 class RidgeMixture(StartingFloor):
@@ -54,11 +33,15 @@ class RidgeMixture(StartingFloor):
     profiles of their source histories: their source rows, these rows in the main directions of all
     source users' rows, and the texts of what they liked; with two penalties, and with target rows
     as they are or divided by the root of the user's number of positives. With the popularity among
-    these users, and among users of the target domain alone, these are 14 predictions, and 10
-    without texts. Each says what it would have said of a training user without that user's target
-    row, in closed form. On these left-out predictions, of 4,096 users at most, a stacked regression
-    fits how much each is believed. The sum is one linear map from a user's profile to the target
-    items.
+    these users these are 13 predictions, and 9 without texts. Each comes again, smoothed: pulled to
+    what users of the target domain alone are like, in the 16 main directions of their target rows.
+    The last is the popularity among those.
+
+    Each says what it would have said of a training user without that user's target row, in closed
+    form. On these left-out predictions, of 4,096 users at most, stacked regressions fit how much
+    each is believed, once with the smoothed ones and once without. The one counts by which the
+    left-out rows' positives are ranked better; with few overlapped users that is mostly the former.
+    The sum is one linear map from a user's profile to the target items.
 
     With texts, an item without a positive in training has the weights that its text lets expect, by
     a ridge regression on the texts of the others.
@@ -76,7 +59,7 @@ class RidgeMixture(StartingFloor):
     Raises:
         ConfigError: If there are fewer than two overlapped training users.
 
-    Source: none; Breiman 1996 for the stacking, and see `RidgeRegression`.
+    Source: none; see `RidgeMembers`, `RidgeRegression` and `stack`.
     """
 
     takes_bridge: ClassVar[bool] = False
@@ -97,7 +80,7 @@ class RidgeMixture(StartingFloor):
             )
         self.first_item = n_source_items
         rank = min(config["row_rank"], len(self.users), pair.n_source_items)
-        size = min(_DIRECTIONS, pair.n_source_items)
+        size = min(_SOURCE_DIRECTIONS, pair.n_source_items)
         self.rows = HistoryProfile(n_source_items, rank, "sum")
         self.directions = HistoryProfile(n_source_items, size, "root")
         self.likes: HistoryProfile | None = None
@@ -154,39 +137,34 @@ class RidgeMixture(StartingFloor):
     @torch.no_grad()
     def fit(self, target: MF, dataset: PairDataset, simulated: SimulatedUsers | None) -> str:
         """Fit profiles, regressions and their mixture."""
-        pair, train = dataset.pair, dataset.split.train
-        rows = sparse_rows(train, self.users, pair.items("target"))  # (n, I)
-        alone = train.where(~np.isin(train.user, self.users))
-        counts = np.bincount(alone.item - self.first_item, minlength=rows.shape[1])
-        others = torch.from_numpy(counts / max(1, len(np.unique(alone.user))))  # (I,)
+        train, items = dataset.split.train, dataset.pair.items("target")
+        rows = sparse_rows(train, self.users, items)  # (n, I)
+        alone = sparse_rows(train, np.setdiff1d(train.user, self.users), items)  # (a, I)
         device = self.weight.device
         self._histories = self._histories.to(torch.device("cpu"))
         self.to("cpu")
         self._fit_profiles(dataset)
         users = torch.from_numpy(self.users)
-        bridges = [
-            self._regress(self._of_kind(profile, users), rows) for profile in self._kinds().values()
-        ]
-        weights = stack(_LeftOut(bridges, rows, others, self._seed).parts())
+        members = RidgeMembers(
+            {
+                name: regress(self._of_kind(profile, users), rows)
+                for name, profile in self._kinds().items()
+            },
+            rows,
+            smooth_by(alone, _TARGET_DIRECTIONS, self._seed),
+            self._seed,
+        )
+        weights = members.weights()
         self.scale.fill_(rows.sum() / rows.shape[0] / rows.shape[1])
-        self.weight.copy_(_combine(bridges, weights, others))
+        self.weight.copy_(members.combined(weights))
         self._fill_unseen(dataset)
         self.to(device)
         share = weights / weights.sum()
         return ", ".join(
             f"{name} {100 * value:.0f}%"
-            for name, value in zip(self._names(), share.tolist(), strict=True)
+            for name, value in zip(members.names, share.tolist(), strict=True)
             if value > 0.005
         )
-
-    def _names(self) -> list[str]:
-        own = [
-            f"{name}/{penalty:g}/{exponent:g}"
-            for name in self._kinds()
-            for exponent in _EXPONENTS
-            for penalty in _PENALTIES
-        ]
-        return [*own, "popular", "popular elsewhere"]
 
     def _fit_profiles(self, dataset: PairDataset) -> None:
         """The item vectors of which profiles are sums."""
@@ -198,18 +176,6 @@ class RidgeMixture(StartingFloor):
         for profile, rows in ((self.rows, own), (self.directions, at_unit_length)):
             profile.item_e[1:] = row_basis(rows, profile.item_e.shape[1], self._seed)
 
-    @staticmethod
-    def _regress(profile: Tensor, rows: Tensor) -> _Bridge:
-        """Decompose profiles (n, p), and relate them to target rows (n, I)."""
-        ridge = decompose(profile)
-        count = rows.sum(1).to_dense()  # (n,)
-        moments, means = [], []
-        for exponent in _EXPONENTS:
-            share = (count**-exponent).unsqueeze(1)  # (n, 1)
-            moments.append((rows.T @ (share * ridge.features)).T.float())  # (r, I)
-            means.append((rows.T @ share).squeeze(1) / len(share))  # (I,)
-        return _Bridge(ridge, torch.stack(moments), torch.stack(means))
-
     def _fill_unseen(self, dataset: PairDataset) -> None:
         """Give items without a positive in training the weights that their texts let expect."""
         seen = torch.zeros(len(self.weight), dtype=torch.bool)
@@ -219,67 +185,3 @@ class RidgeMixture(StartingFloor):
             self.weight[~seen] = expected_from_texts(
                 texts, self.weight, seen, penalty=_TEXT_PENALTY
             )
-
-
-@dataclass(frozen=True, eq=False)
-class _LeftOut:
-    """Predictions of the training users' target rows, each without that row.
-
-    Attributes:
-        bridges: The regressions.
-        rows: Target rows, sparse (n, I).
-        others: Popularity among other users (I,).
-        seed: Draws the users whose predictions are made, where there are many.
-    """
-
-    bridges: list[_Bridge]
-    rows: Tensor
-    others: Tensor
-    seed: int
-
-    def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Predictions (M, b, I) and true rows (b, I), some users at a time, each in one place."""
-        n = self.rows.shape[0]
-        leverages = [[b.ridge.leverages(penalty) for penalty in _PENALTIES] for b in self.bridges]
-        means = [bridge.means.float() for bridge in self.bridges]  # (E, I)
-        n_predictions = len(self.bridges) * len(_EXPONENTS) * len(_PENALTIES) + 2
-        made = means[0].new_empty(n_predictions, _USERS_AT_ONCE, len(self.others))  # (M, b, I)
-        drawn = torch.arange(n)
-        if n > _STACKED_USERS:
-            drawn = torch.randperm(n, generator=torch.Generator().manual_seed(self.seed))
-        for users in drawn[:_STACKED_USERS].split(_USERS_AT_ONCE):
-            value = self.rows.index_select(0, users).to_dense().float()  # (b, I)
-            count = value.sum(1, keepdim=True)  # (b, 1)
-            predictions = iter(made[:, : len(users)])  # of (b, I) each
-            for b, bridge in enumerate(self.bridges):
-                features = bridge.ridge.features[users]  # (b, r)
-                for e, exponent in enumerate(_EXPONENTS):
-                    own = value * count**-exponent  # (b, I)
-                    for p, penalty in enumerate(_PENALTIES):
-                        shrunk = (features * bridge.ridge.shrinkage(penalty)).float()  # (b, r)
-                        leverage = leverages[b][p][users].float().unsqueeze(1)  # (b, 1)
-                        prediction = next(predictions)
-                        torch.addmm(means[b][e], shrunk, bridge.moments[e], out=prediction)
-                        prediction.sub_(leverage * own).div_(1 - leverage)
-            next(predictions).copy_((means[0][0] - value / n) / (1 - 1 / n))
-            next(predictions).copy_(self.others)
-            yield made[:, : len(users)], value
-
-
-def _combine(bridges: list[_Bridge], weights: Tensor, others: Tensor) -> Tensor:
-    """The mixture as one matrix, with the intercepts as its last column, (I, p + 1)."""
-    *of_bridges, popular, elsewhere = weights.tolist()
-    each = iter(of_bridges)
-    maps = []
-    intercept = popular * bridges[0].means[0] + elsewhere * others  # (I,)
-    for bridge in bridges:
-        summed = torch.zeros_like(bridge.moments[0])  # (r, I)
-        for moment, mean in zip(bridge.moments, bridge.means, strict=True):
-            for penalty in _PENALTIES:
-                w = next(each)
-                summed += w * bridge.ridge.shrinkage(penalty).float().unsqueeze(1) * moment
-                intercept = intercept + w * mean
-        rotated = bridge.ridge.rotation.float() @ summed  # (p, I)
-        intercept = intercept - bridge.ridge.centre.float() @ rotated
-        maps.append(rotated)
-    return torch.cat([*maps, intercept.unsqueeze(0)]).T.float()
