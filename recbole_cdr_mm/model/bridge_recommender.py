@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -19,7 +18,8 @@ from recbole_cdr_mm.layers.all_pairs import log_normalisers, score_all_pairs
 from recbole_cdr_mm.model.base_models import MF
 from recbole_cdr_mm.model.cold_view import ColdView, cross_fitted_view, plain_view
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
-from recbole_cdr_mm.model.few_shot import FewShotUsers, fit_users
+from recbole_cdr_mm.model.few_shot import FewShotUsers
+from recbole_cdr_mm.model.initialisation import Initialisation
 from recbole_cdr_mm.model.starting_floor import CalibratedStart, PlainStart, StartingFloor
 from recbole_cdr_mm.stage import Stage, Training
 
@@ -106,7 +106,7 @@ class BridgeRecommender(CrossDomainRecommender):
             ),
         ]
         if self.few_shot is not None:
-            stages.append(self._initialisation(self.few_shot, dataset, validate))
+            stages.append(Initialisation(self, self.few_shot, dataset).stage(validate))
         return stages
 
     def bridge_training(self, dataset: PairDataset) -> Training:
@@ -172,7 +172,7 @@ class BridgeRecommender(CrossDomainRecommender):
 
         def normalise(user: Tensor) -> Tensor:
             (item_e,) = self._view.item_e  # in a ranking all users meet the same
-            return self._log_normalisers(user, own_vectors(user), item_e, self.floor.of_simulated)
+            return self.log_normalisers(user, own_vectors(user), item_e, self.floor.of_simulated)
 
         penalty = self.config["bridge_reg_weight"] * user_e.square().sum(1).mean()
         return self.losses_of_scores(score, normalise, batch).mean() + penalty
@@ -202,7 +202,7 @@ class BridgeRecommender(CrossDomainRecommender):
         warm = self.is_warm[user]  # (B,)
         known = self.target(torch.where(warm, user, 0), item)  # (B,)
         floor_user, bias, user_e = self._cold_start(torch.where(warm, 0, user))
-        cold = self.floor(floor_user, item) + bias + self._product(user_e, item)
+        cold = self.floor(floor_user, item) + bias + self.product(user_e, item)
         return torch.where(warm, known, cold)
 
     def rate_all(self, user: Tensor) -> Tensor:
@@ -221,7 +221,7 @@ class BridgeRecommender(CrossDomainRecommender):
 
     def _cold_start(self, user: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of cold-start users, (B,): whose floor is theirs (B,), bias (B,) and vector (B, k)."""
-        user_e = self._bridged_e(user)
+        user_e = self.bridged_e(user)
         if self.few_shot is None:
             return user, user_e.new_zeros(len(user)), user_e
         user_e, bias = self.few_shot(user, user_e)
@@ -232,7 +232,7 @@ class BridgeRecommender(CrossDomainRecommender):
         self._bridged = None
         return super().train(mode)
 
-    def _bridged_e(self, user: Tensor) -> Tensor:
+    def bridged_e(self, user: Tensor) -> Tensor:
         """Transformed vectors, (B,) to (B, k); zeros for padding and users without a source vector.
 
         Each user's is made when it is first asked for, and kept until the end of the evaluation.
@@ -251,8 +251,8 @@ class BridgeRecommender(CrossDomainRecommender):
         self._is_bridged[missing] = True
         return self._bridged[user]
 
-    def _product(self, user_e: Tensor, item: Tensor) -> Tensor:
-        """What the bridge adds, as users who are really cold meet it, (B,)."""
+    def product(self, user_e: Tensor, item: Tensor) -> Tensor:
+        """What the bridge adds, as users who are really cold meet it, (B, k) and (B,) to (B,)."""
         weight = self.item_weight(self.cold_item_e[item], item)  # (B, k)
         return (self.target.place(user_e) * weight).sum(1)
 
@@ -261,7 +261,7 @@ class BridgeRecommender(CrossDomainRecommender):
         weight = self.item_weight(self._view.item_e[self._view.met[user], item], item)  # (B, k)
         return self.floor.of_simulated(user, item) + (user_e * weight).sum(1)
 
-    def _log_normalisers(
+    def log_normalisers(
         self,
         user: Tensor,
         user_e: Tensor,
@@ -314,105 +314,3 @@ class BridgeRecommender(CrossDomainRecommender):
         if simulated is None:
             return plain_view(self.target, dataset.pair)
         return cross_fitted_view(self.target, dataset, self.config, simulated)
-
-    # Few-shot
-
-    def _initialisation(
-        self,
-        few_shot: FewShotUsers,
-        dataset: PairDataset,
-        validate: Callable[[], float] | None,
-    ) -> Stage:
-        """Algorithm 1, step 4: train on the revealed ratings, from the start that is asked for."""
-        revealed = dataset.split.revealed
-        training = None
-        if len(revealed):
-            training = Training(
-                trains=few_shot.trained,
-                loss=self._few_shot_loss(few_shot, revealed.user),
-                loader=self.loader("few_shot", revealed, dataset.pair.items("target")),
-                max_epochs=self.max_epochs("few_shot"),
-                learning_rate=self.config["few_shot_learning_rate"],
-            )
-        return Stage(
-            "initialisation",
-            prepare=lambda: few_shot.begin(
-                *self._few_shot_start(few_shot, dataset),
-                keeps_floor=self.config["few_shot_start"] == "transformed",
-            ),
-            training=training,
-            validate=validate,
-            requires=(self.final_stage,),
-        )
-
-    def _few_shot_loss(
-        self, few_shot: FewShotUsers, revealed_user: np.ndarray
-    ) -> Callable[[Interaction], Tensor]:
-        """Losses of the revealed ratings, and the distance from the start once for each user."""
-        counts = np.bincount(revealed_user, minlength=self.n_users)
-        share = torch.from_numpy(1 / np.maximum(counts, 1)).float().to(self.device)  # (U,)
-        shrinkage = self._few_shot_shrinkage
-
-        def score(user: Tensor, item: Tensor) -> Tensor:
-            user_e, bias = few_shot(user, self.cold_item_e.new_zeros(len(user), 1))
-            floor = self.floor(few_shot.floor_user(user), item)
-            return floor + bias + self._product(user_e, item)
-
-        def normalise(user: Tensor) -> Tensor:
-            user_e, bias = few_shot(user, self.cold_item_e.new_zeros(len(user), 1))
-            own_e, floor_user = self.target.place(user_e), few_shot.floor_user(user)
-            return bias + self._log_normalisers(floor_user, own_e, self.cold_item_e, self.floor)
-
-        def loss(batch: Interaction) -> Tensor:
-            user = batch[self.USER_ID]
-            distances = share[user] * few_shot.squared_offsets(user)  # (B,)
-            losses = self.losses_of_scores(score, normalise, batch)  # (B,)
-            return (losses + shrinkage * distances).mean()
-
-        return loss
-
-    @property
-    def _few_shot_shrinkage(self) -> float:
-        """`few_shot_shrinkage`, or what fits the loss where it is not set."""
-        given = self.config["few_shot_shrinkage"]
-        return {"MSE": 5.0, "BPR": 0.5, "CE": 0.5}[self.loss_type] if given is None else given
-
-    @torch.no_grad()
-    def _few_shot_start(
-        self, few_shot: FewShotUsers, dataset: PairDataset
-    ) -> tuple[Tensor, Tensor]:
-        """Vectors (n, k) and biases (n,) from which the initialisation stage goes on."""
-        users = few_shot.users
-        none = self.cold_item_e.new_zeros(len(users))
-        start = self.config["few_shot_start"]
-        if start == "transformed":
-            return self._bridged_e(users), none
-        if start == "random":
-            size, std = self.config["embedding_size"], self.config["embedding_std"]
-            stream = f"{self.config['seed']}/few_shot"  # from which nothing else is drawn
-            own = torch.Generator().manual_seed(zlib.crc32(stream.encode()))
-            return std * torch.randn(len(users), size, generator=own).to(self.device), none
-        warm = torch.nonzero(self.is_warm).squeeze(1)
-        warm_e, warm_bias = self.target.users(warm)  # (w, k), (w,)
-        mean_e = self.target.place(warm_e).mean(0)  # (k,)
-        # The floor is fitted to users whose bias is 0 on average; the plain view is not.
-        mean_bias = none.sum() if self.starts_from_rating_floor else warm_bias.mean()
-        revealed = dataset.split.revealed
-        if start == "mean":
-            return mean_e.expand(len(users), -1), none + mean_bias
-        user, item = (torch.from_numpy(c).to(self.device) for c in (revealed.user, revealed.item))
-        # What the mean user's score lacks: of a rating the rest; of a positive without one, 1.
-        residual = torch.ones(len(item), device=self.device)
-        if self.loss_type == "MSE":
-            floor = self.floor(torch.zeros_like(user), item) + mean_bias
-            mean_score = floor + self._product(mean_e.expand(len(item), -1), item)
-            residual = torch.from_numpy(revealed.rating).to(self.device) - mean_score
-        e, bias = fit_users(
-            torch.searchsorted(users, user),
-            self.item_weight(self.cold_item_e[item], item),
-            residual,
-            n_users=len(users),
-            shrinkage=self._few_shot_shrinkage,
-            use_bias=self.config["use_bias"] and self.loss_type == "MSE",
-        )
-        return mean_e + e, mean_bias + bias

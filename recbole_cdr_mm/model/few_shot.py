@@ -1,4 +1,4 @@
-"""The initialisation stage: a cold-start user's vector, trained on by their first ratings."""
+"""Cold-start users whose vectors are their own: what the initialisation stage trains."""
 
 from __future__ import annotations
 
