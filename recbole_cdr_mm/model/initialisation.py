@@ -30,9 +30,7 @@ class Initialisation:
     Source: Algorithm 1 of MetaMMCDR, step 4, and the starts that it is compared with.
     """
 
-    def __init__(
-        self, model: BridgeRecommender, users: FewShotUsers, dataset: PairDataset
-    ) -> None:
+    def __init__(self, model: BridgeRecommender, users: FewShotUsers, dataset: PairDataset) -> None:
         self.model, self.users = model, users
         self.revealed, self.items = dataset.split.revealed, dataset.pair.items("target")
 
