@@ -128,7 +128,7 @@ def read_header(path: Path, separator: str = "\t", encoding: str = "utf-8") -> d
         raise _missing(path) from error
     except OSError as error:
         raise DataFormatError(f"{path}: cannot be read ({error.strerror}). Allow it.") from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise _undecodable(path, encoding) from error
 
 
@@ -250,7 +250,7 @@ def _read(
         raise _missing(path) from error
     except OSError as error:
         raise DataFormatError(f"{path}: cannot be read ({error.strerror}). Allow it.") from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise _undecodable(path, encoding) from error
     frame = pd.read_csv(
         path,
@@ -391,7 +391,7 @@ def _undecodable(path: Path, encoding: str) -> DataFormatError:
         for data in file:
             try:
                 data.decode(encoding)
-            except UnicodeDecodeError:
+            except UnicodeError:
                 break
             line += 1
     return DataFormatError(

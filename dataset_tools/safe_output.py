@@ -28,7 +28,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Give a neighbour of `path` to write to, which takes its place when all went well.
 
     Args:
-        path: The file to be. Its folder is made where it is missing.
+        path: The file to be, or a link to it. Its folder is made where it is missing.
 
     Yields:
         An empty file in the same folder. After an error it is removed and `path` is as before.
@@ -36,9 +36,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         ConfigError: If the folder cannot be made or written to, or the disk is full.
     """
+    path = path.resolve() if path.is_symlink() else path
     with atomic_folder(path.parent, path.name) as folder:
         (folder / path.name).touch()
         yield folder / path.name
+
+
+def check_writable(path: Path) -> None:
+    """Find out whether a file can be written before it is made, which may take hours.
+
+    Args:
+        path: The file to be.
+
+    Raises:
+        ConfigError: As of `atomic_path`.
+    """
+    path = path.resolve() if path.is_symlink() else path
+    _refuse_unless_file(path)
+    with atomic_folder(path.parent, path.name):
+        pass
 
 
 @contextmanager
@@ -56,8 +72,8 @@ def atomic_folder(folder: Path, what: str | None = None) -> Iterator[Path]:
         An empty folder in `folder`. After an error it is removed and `folder` is as before.
 
     Raises:
-        ConfigError: If the folder cannot be made or written to, the disk is full, or a folder has
-            the name of a file.
+        ConfigError: If the folder cannot be made or written to, the disk is full, or a folder or a
+            device has the name of a file.
     """
     what = what or "files"
     with unless_empty(folder):
@@ -79,8 +95,7 @@ def atomic_folder(folder: Path, what: str | None = None) -> Iterator[Path]:
             for file in files:
                 with file.open("rb+") as opened:
                     os.fsync(opened.fileno())
-                if (folder / file.name).is_dir():
-                    raise ConfigError(f"{folder / file.name}: is a folder. Remove it.")
+                _refuse_unless_file(folder / file.name)
             for file in files:
                 file.replace(folder / file.name)
             temporary.rmdir()
@@ -157,6 +172,14 @@ def locked(path: Path, folder_option: str) -> Iterator[None]:
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+
+
+def _refuse_unless_file(path: Path) -> None:
+    """Leave folders, devices and pipes as they are."""
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder. Remove it, or name a file.")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: is a device or a pipe. Name a file.")
 
 
 def _clear_stale(folder: Path) -> None:

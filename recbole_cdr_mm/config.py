@@ -107,16 +107,18 @@ class MMConfig(Config):
         self, model: str | type | None, dataset: str | None
     ) -> tuple[str, type, str]:
         for name, value in (("model", model), ("dataset", dataset)):
-            if value is None and name not in self.external_config_dict:
+            if not (value or self.external_config_dict.get(name)):
                 raise ConfigError(f"No {name} is named. Give --{name}=NAME.")
         model = model or self.external_config_dict["model"]
         model_class = model if isinstance(model, type) else find_model(str(model))
         _check_kind(model_class)
-        return (
-            model_class.__name__,
-            model_class,
-            str(dataset or self.external_config_dict["dataset"]),
-        )
+        dataset = str(dataset or self.external_config_dict["dataset"])
+        if Path(dataset).name != dataset:
+            raise ConfigError(
+                f"`dataset: {dataset}` is a path. Give the pair's name, and the folder that holds"
+                " it with --data_path=DIR."
+            )
+        return model_class.__name__, model_class, dataset
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         self.internal_config_dict: dict[str, Any] = {}
@@ -240,7 +242,7 @@ class MMConfig(Config):
     @property
     def given_values(self) -> dict[str, Any]:
         """The values that the user gave, by key: with the property files they are the config."""
-        return {key: given.value for key, given in self.given.items()}
+        return {key: self.external_config_dict[key] for key in self.given}
 
     @property
     def is_ours(self) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
+import importlib.util
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from recbole.evaluator import metric_types
 from recbole.utils import EvaluatorType
+from torch.nn.utils import clip_grad_norm_
 
 from recbole_cdr_mm import ranks
 from recbole_cdr_mm.errors import ConfigError, did_you_mean
@@ -21,6 +23,8 @@ _NOT_FOR_OURS = {
     "numerical_features": "they read ratings and texts",
 }
 _WITHOUT_CUT_OFF = ("gauc",)
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+|inf)"
+_INTERVALS = re.compile(rf"\s*[\[(]({_NUMBER}),\s*({_NUMBER})[\])]\s*")
 _METRICS = ["Recall", "MRR", "NDCG", "Hit", "MAP", "Precision", "GAUC", "MAE", "RMSE"]
 
 
@@ -41,8 +45,15 @@ def check_values(config: Any) -> None:
         _check_processes(config)
     _check_learner(values)
     _check_task(config)
+    _check_negatives(values)
     _check_fields(values)
+    _check_filters(values)
     _check_metrics(values)
+    if values["log_wandb"] and importlib.util.find_spec("wandb") is None:
+        raise ConfigError(
+            "`log_wandb: True` needs the library wandb, which is not installed. Install it, or"
+            " leave log_wandb out."
+        )
 
 
 def _check_split(config: Any) -> None:
@@ -111,6 +122,13 @@ def _check_learner(values: dict[str, Any]) -> None:
                 " `learner: sparse_adam` has those of a batch. Give reg_weight instead, or"
                 " --learner=adam."
             )
+    try:
+        clip_grad_norm_([], **(values["clip_grad_norm"] or {"max_norm": 1.0}))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"`clip_grad_norm: {values['clip_grad_norm']}` must hold the arguments of torch's"
+            " clip_grad_norm_, as {'max_norm': 5.0}: " + f"{error}."
+        ) from error
 
 
 def _check_task(config: Any) -> None:
@@ -130,14 +148,65 @@ def _check_task(config: Any) -> None:
         )
 
 
+def _check_negatives(values: dict[str, Any]) -> None:
+    """`train_neg_sample_args`, of which RecBole's samplers believe anything."""
+    given = values["train_neg_sample_args"] or {}
+    right = {
+        "distribution": lambda value: value in ("none", "uniform", "popularity"),
+        "sample_num": lambda value: _is_integer(value) and value > 0,
+        "alpha": lambda value: isinstance(value, int | float),
+        "dynamic": lambda value: isinstance(value, bool),
+        "candidate_num": lambda value: _is_integer(value) and value >= 0,
+    }
+    for name, value in given.items():
+        if name not in right:
+            raise ConfigError(
+                f"`train_neg_sample_args` has no `{name}`.{did_you_mean(name, right)} It takes"
+                f" {', '.join(right)}."
+            )
+        if not right[name](value):
+            raise ConfigError(f"`train_neg_sample_args`: `{name}: {value}` is not possible.")
+    if given.get("dynamic") and not given.get("candidate_num"):
+        raise ConfigError(
+            "`train_neg_sample_args`: `dynamic: True` chooses among candidates. Give a"
+            " `candidate_num` above 0."
+        )
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_filters(values: dict[str, Any]) -> None:
+    """The intervals of RecBole's filters, which passes over what is none."""
+    filters = {
+        name: values[name] for name in ("user_inter_num_interval", "item_inter_num_interval")
+    }
+    by_value = values["val_interval"] or {}
+    filters |= {f"val_interval` of `{field}": kept for field, kept in by_value.items()}
+    for name, intervals in filters.items():
+        if intervals is None or (isinstance(intervals, list) and name not in values):
+            continue  # a list of values, by which RecBole filters too
+        found = [_INTERVALS.fullmatch(part) for part in str(intervals).split(";")]
+        if not all(each and float(each[1]) <= float(each[2]) for each in found):
+            raise ConfigError(
+                f"`{name}: {intervals}` is no interval. Give one of the form [5,inf) or (0,3], and"
+                " several with a semicolon between them."
+            )
+        if len(found) > 1 and name in values:
+            raise ConfigError(f"`{name}: {intervals}` must be one interval.")
+
+
 def _check_fields(values: dict[str, Any]) -> None:
     names = [f"{kind}_FIELD" for kind in ("USER_ID", "ITEM_ID", "RATING", "TIME", "LABEL")]
     if len({values[name] for name in names}) < len(names):
         raise ConfigError(f"{', '.join(names)} must be five different names.")
     try:
-        codecs.lookup(values["encoding"])
+        "".encode(values["encoding"])
     except LookupError as error:
         raise ConfigError(f"`encoding: {values['encoding']}` is none that Python has.") from error
+    if not values["field_separator"]:
+        raise ConfigError("`field_separator` is empty. Give what stands between two fields.")
     bounds = values["rating_range"]
     is_pair = isinstance(bounds, list | tuple) and len(bounds) == 2
     if not is_pair or not float(bounds[0]) < float(bounds[1]):

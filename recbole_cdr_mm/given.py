@@ -37,13 +37,21 @@ def read_config_file(path: Path) -> dict[str, Given]:
         values = yaml.load(text, Loader=PropertyLoader)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}. Check --config_files.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or no such day
         raise ConfigError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
     if node is None:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must hold `key: value` lines.")
-    lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            raise ConfigError(
+                f"{path.name}, line {line}: `{key.value}` stands in line {lines[key.value]}"
+                " already. Keep one of them."
+            )
+        lines[key.value] = line
     return {
         str(key): Given(value, f"{path.name}, line {lines.get(str(key), 1)}")
         for key, value in values.items()

@@ -340,9 +340,14 @@ def _check_dgcf_batches(batch_size: int, rows: int, users: int, items: int) -> N
 
 def _refusal(error: Exception) -> str | None:
     """What a model of RecBole says when it refuses a value; None for an error from elsewhere."""
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    if not frame.f_globals.get("__name__", "").startswith("recbole.model."):
+    of_models = [
+        (frame, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").startswith("recbole.model.")
+    ]
+    if not of_models:
         return None
+    frame, line = of_models[-1]
     said = " ".join(str(error).split()).rstrip(".")
     return said or f"`{linecache.getline(frame.f_code.co_filename, line).strip()}` does not hold"
 

@@ -20,7 +20,7 @@ from recbole.data import create_samplers
 from recbole.data.utils import get_dataloader
 
 import recbole_cdr_mm
-from dataset_tools.safe_output import atomic_path, write_json
+from dataset_tools.safe_output import atomic_path, check_writable, write_json
 from recbole_cdr_mm import ranks
 from recbole_cdr_mm.checkpoint import load_checkpoint
 from recbole_cdr_mm.config import MMConfig
@@ -116,7 +116,7 @@ def run(config: MMConfig, *, saved: bool) -> dict[str, Any]:
         options: dict[str, Any] = {"show_progress": config["show_progress"] and ranks.is_first()}
         with closing(trainer.tensorboard):
             trainer.fit(parts.train_data, parts.valid_data or None, saved=saved, **options)
-        options["load_best_model"] = saved
+        options["load_best_model"] = _is_best_on_disk(config, saved)
         valid = trainer.evaluate(parts.valid_data, **options)  # None without users
         estimates = {"valid": _estimates(trainer, config)}
         test = trainer.evaluate(parts.test_data, **options) or {}
@@ -165,7 +165,12 @@ def validate(
             trainer.fit(
                 parts.train_data, parts.valid_data, saved=saved, callback_fn=callback, **options
             )
-        valid = trainer.evaluate(parts.valid_data, load_best_model=saved, **options) or {}
+        valid = (
+            trainer.evaluate(
+                parts.valid_data, load_best_model=_is_best_on_disk(config, saved), **options
+            )
+            or {}
+        )
         return {
             "valid_metric": config["valid_metric"],
             "bigger_is_better": bool(config["valid_metric_bigger"]),
@@ -175,12 +180,18 @@ def validate(
         }
 
 
+def _is_best_on_disk(config: MMConfig, saved: bool) -> bool:
+    """Whether the best epoch has to be read again; our models end in that state."""
+    return saved and not config.is_ours
+
+
 @contextmanager
 def _logging(config: MMConfig) -> Iterator[Logger]:
     """RecBole's logger for this run alone: its file ends with the run. One process speaks.
 
     Where the root logger shows its messages already, as in a notebook, only the file is added.
     """
+    _make_folders(config)
     logger = getLogger()
     shows = any(not isinstance(handler, FileHandler) for handler in logger.handlers)
     with ExitStack() as ending:
@@ -200,6 +211,22 @@ def _logging(config: MMConfig) -> Iterator[Logger]:
             logger.setLevel(CRITICAL)
             config["log_wandb"] = False
         yield logger
+
+
+def _make_folders(config: MMConfig) -> None:
+    """Make the folders that RecBole makes too, where two processes at once get in its way."""
+    for folder in (
+        Path("log") / config["model"],
+        Path("log_tensorboard"),
+        config["checkpoint_dir"],
+    ):
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{folder}: cannot make this folder ({error.strerror}). Remove what is there, run"
+                " in another working directory, or give another --checkpoint_dir."
+            ) from error
 
 
 @contextmanager
@@ -238,6 +265,8 @@ def _check_outputs(config: MMConfig) -> None:
                 f"`{key}: {config[key]}`: there is no folder {Path(config[key]).parent}. Make it,"
                 " or name another file."
             )
+        if config[key] and ranks.is_first():
+            check_writable(Path(config[key]))
 
 
 def _result(

@@ -6,6 +6,7 @@ All go through the command line. What is wrong with a checkpoint is in test_chec
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -304,6 +305,146 @@ MISTAKES = {
         with_=(f"--gpu_id={torch.cuda.device_count()}",),
         bad_args=("--use_gpu=True",),
         good_args=("--use_gpu=False",),
+    ),
+    "a device for the result": Mistake(
+        "ConfigError",
+        r"pipe: is a device or a pipe\. Name a file\.",
+        bad=lambda: os.mkfifo("pipe"),
+        good=lambda: write_lines(Path("pipe"), "what another run left"),
+        with_=("--save_predictions=pipe",),
+    ),
+    "a result that cannot be written": Mistake(
+        "ConfigError",
+        r"/proc: cannot write `out\.json` here \(.*\)\. Choose another folder",
+        bad_args=("--result_json=/proc/out.json",),
+    ),
+    "a file in the place of the checkpoints": Mistake(
+        "ConfigError",
+        r"saved: cannot make this folder \(File exists\)\. Remove what is there, run in another",
+        bad=lambda: write_lines(Path("saved"), "mine"),
+        with_=("--checkpoint_dir=saved",),
+    ),
+    "no model": Mistake(
+        "ConfigError", r"No model is named\. Give --model=NAME\.", bad_args=("--model=",)
+    ),
+    "no pair": Mistake(
+        "ConfigError", r"No dataset is named\. Give --dataset=NAME\.", bad_args=("--dataset=",)
+    ),
+    "a path in the place of the pair": Mistake(
+        "ConfigError",
+        r"`dataset: dataset/pair` is a path\. Give the pair's name, and the folder that holds it",
+        bad_args=("--dataset=dataset/pair",),
+    ),
+    "a key that is there twice": Mistake(
+        "ConfigError",
+        r"my_run\.yaml, line 3: `seed` stands in line 1 already\. Keep one of them\.",
+        bad=lambda: write_lines(Path("my_run.yaml"), "seed: 1", "split_seed: 2", "seed: 3"),
+        good=lambda: write_lines(Path("my_run.yaml"), "seed: 1", "split_seed: 2"),
+        with_=("--config_files=my_run.yaml",),
+    ),
+    "a day that there is not": Mistake(
+        "ConfigError",
+        r"my_run\.yaml: is no YAML: month must be in 1\.\.12",
+        bad=lambda: write_lines(Path("my_run.yaml"), "seed: 2020-13-45"),
+        good=lambda: write_lines(Path("my_run.yaml"), "seed: 2020"),
+        with_=("--config_files=my_run.yaml",),
+    ),
+    "a filter that is none": Mistake(
+        "ConfigError",
+        r"`user_inter_num_interval: 5` is no interval\. Give one of the form \[5,inf\) or \(0,3\]",
+        bad_args=("--user_inter_num_interval=5",),
+        good_args=("--user_inter_num_interval=[5,inf)",),
+    ),
+    "a filter that keeps nothing": Mistake(
+        "ConfigError",
+        r"`item_inter_num_interval: \[9,2\]` is no interval",
+        bad_args=("--item_inter_num_interval=[9,2]",),
+        good_args=("--item_inter_num_interval=[2,900]",),
+    ),
+    "two filters in the place of one": Mistake(
+        "ConfigError",
+        r"`user_inter_num_interval: \[1,2\];\[3,90\]` must be one interval",
+        bad_args=("--user_inter_num_interval=[1,2];[3,90]",),
+        good_args=("--user_inter_num_interval=[1,90]",),
+    ),
+    "a filter of values that is none": Mistake(
+        "ConfigError",
+        r"`val_interval` of `rating: 3` is no interval",
+        bad_args=("--val_interval={'rating': 3}",),
+        good_args=("--val_interval={'rating': '[1,2];(3,5]'}",),
+    ),
+    "a misspelt column of times": Mistake(
+        "ConfigError",
+        r"`TIME_FIELD: timestmp`: neither pair_movie nor pair_cd has such a column\.",
+        bad_args=("--TIME_FIELD=timestmp",),
+        good_args=("--TIME_FIELD=timestamp",),
+    ),
+    "an encoding of no text": Mistake(
+        "ConfigError",
+        r"`encoding: rot13` is none that Python has\.",
+        bad_args=("--encoding=rot13",),
+        good_args=("--encoding=latin-1",),
+    ),
+    "an encoding of other files": Mistake(
+        "DataFormatError",
+        r"pair_movie\.item, line 1: is not utf-16\. Set `encoding` in the config",
+        bad_args=("--encoding=utf-16",),
+    ),
+    "no separator": Mistake(
+        "ConfigError", r"`field_separator` is empty\.", bad_args=("--field_separator=",)
+    ),
+    "a library that is not there": Mistake(
+        "ConfigError",
+        r"`log_wandb: True` needs the library wandb, which is not installed\.",
+        bad_args=("--log_wandb=True",),
+    ),
+    "another argument of gradient clipping": Mistake(
+        "ConfigError",
+        r"`clip_grad_norm: \{'max_norms': 5\}` must hold the arguments of torch's clip_grad_norm_,",
+        with_=("--model=EMCDR", "--learner=adam"),
+        bad_args=("--clip_grad_norm={'max_norms': 5}",),
+        good_args=("--clip_grad_norm={'max_norm': 5}",),
+    ),
+    "another argument of negative sampling": Mistake(
+        "ConfigError",
+        r"`train_neg_sample_args` has no `sample_nun`\. Did you mean `sample_num`\? It takes dist",
+        with_=("--model=BPR", "--eval_task=ranking"),
+        bad_args=("--train_neg_sample_args={'sample_nun': 2}",),
+        good_args=("--train_neg_sample_args={'sample_num': 2}",),
+    ),
+    "no negatives": Mistake(
+        "ConfigError",
+        r"`train_neg_sample_args`: `sample_num: 0` is not possible\.",
+        with_=("--model=BPR", "--eval_task=ranking"),
+        bad_args=("--train_neg_sample_args={'sample_num': 0}",),
+    ),
+    "no candidates of dynamic negatives": Mistake(
+        "ConfigError",
+        r"`dynamic: True` chooses among candidates\. Give a `candidate_num` above 0\.",
+        with_=("--model=BPR", "--eval_task=ranking"),
+        bad_args=("--train_neg_sample_args={'dynamic': True}",),
+        good_args=("--train_neg_sample_args={'dynamic': True, 'candidate_num': 2}",),
+    ),
+    "a negative number of workers": Mistake(
+        "ConfigError",
+        r"command line: `worker: -1` must be \(int >= 0\)",
+        with_=("--model=BPR", "--eval_task=ranking"),
+        bad_args=("--worker=-1",),
+        good_args=("--worker=0",),
+    ),
+    "a size that RecBole's model cannot have": Mistake(
+        "ConfigError",
+        r"BPR refuses its configuration: .*negative dimension.*\. Correct the key\.",
+        with_=("--model=BPR", "--eval_task=ranking"),
+        bad_args=("--embedding_size=-1",),
+        good_args=("--embedding_size=4",),
+    ),
+    "more folds than users": Mistake(
+        "ConfigError",
+        r"simulation_folds 50 needs as many overlapped training users; there are 29\. Lower it",
+        with_=META,
+        bad_args=("--simulation_folds=50",),
+        good_args=("--simulation_folds=29",),
     ),
     "missing folder of the result": Mistake(
         "ConfigError",

@@ -293,6 +293,23 @@ def test_recbole_reads_the_same_texts(tmp_path: Path) -> None:
     assert as_recbole.to_numpy().tolist() == read_items(tmp_path / "cd.item").to_numpy().tolist()
 
 
+def test_atomic_path_writes_what_a_link_leads_to(tmp_path: Path) -> None:
+    file, link = tmp_path / "folder" / "file.txt", tmp_path / "link.txt"
+    file.parent.mkdir()
+    link.symlink_to(file)
+    with atomic_path(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert file.read_text() == "new"
+
+
+def test_atomic_path_leaves_a_pipe_as_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="is a device or a pipe"), atomic_path(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_atomic_path_replaces_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.txt"
     with atomic_path(path) as temporary:

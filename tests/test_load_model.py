@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model_checks import TINY, run_mm, tiny_pair, write_world
+from model_checks import TINY, result_of, run_mm, tiny_pair, write_world
 
 from recbole_cdr_mm.checkpoint import load_checkpoint, save_checkpoint
 from recbole_cdr_mm.errors import ConfigError, DataFormatError
@@ -54,6 +54,15 @@ def test_measures_the_same(data_path: Path, name: str) -> None:
     for part, data in (("valid", valid_data), ("test", test_data)):
         found = trainer.evaluate(data, load_best_model=False)
         assert dict(found) == {key.lower(): value for key, value in result[part].items()}
+
+
+def test_values_that_look_like_others_come_back(data_path: Path) -> None:
+    """`[2,90]` is read as a list, and is an interval."""
+    values = {"model": "ItemMean", "user_inter_num_interval": "[2,90]"}
+    result = result_of(data_path, data_path, **values)
+    config, _, dataset, *_ = load_data_and_model(checkpoint_of(data_path, "ItemMean"))
+    assert config["user_inter_num_interval"] == "[2,90]"
+    assert dataset.description == result["data"]
 
 
 def test_predicts_what_was_written(data_path: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from small_pairs import frame
 
 from recbole_cdr_mm.data.pair import join_domains
 from recbole_cdr_mm.data.profiles import user_profiles
+from recbole_cdr_mm.evaluation.user_values import user_values
 
 Saved = dict[str, np.ndarray]
 
@@ -64,6 +65,19 @@ class TestRanking:
         assert result["test"]["NDCG@10"] == pytest.approx(np.mean(ndcg), abs=2e-6)
         assert saved["recommended"].shape == (len(saved["users"]), 10)
         assert len(saved["user"]) == result["rows"]["test"]
+
+    def test_an_item_that_is_rated_again_is_one_positive(self, tmp_path: Path) -> None:
+        data_path = write_world(tiny_pair(), tmp_path)
+        for file in data_path.glob("*/*.inter"):
+            header, *lines = file.read_text().splitlines(keepends=True)
+            file.write_text("".join([header, *lines, *lines[::2]]))
+        values = {"model": "ItemKNN", **RANKING}
+        result, saved = saved_run(data_path, tmp_path / "p.npz", **values)
+        for metric in ("Recall@10", "NDCG@10"):
+            own = user_values(saved, metric).value
+            assert own == pytest.approx(result["test"][metric], abs=2e-6)
+        pairs = np.column_stack([saved["user"], saved["item"]])
+        assert len(np.unique(pairs, axis=0)) == len(pairs) < result["rows"]["test"]
 
     def test_the_run_is_the_same_without(self, data_path: Path, tmp_path: Path) -> None:
         values = {"model": "GlobalMean", **RANKING}

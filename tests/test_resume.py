@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -23,8 +24,10 @@ from model_checks import (
     write_world,
 )
 
+from recbole_cdr_mm import run
 from recbole_cdr_mm.checkpoint import load_checkpoint
 from recbole_cdr_mm.quick_start import main
+from recbole_cdr_mm.trainer import build_trainer
 
 # Kills its own process at the end of the third epoch of a stage, before that epoch is kept.
 KILLED = """
@@ -137,6 +140,66 @@ class TestResume:
         moved = shutil.copytree(data_path, tmp_path / "moved")
         resumed = result_of(moved, tmp_path, **SMALL, resume=True, show_progress=True, worker=0)
         assert resumed == first
+
+
+class TestTwoAtATime:
+    """Runs of one configuration on two folders of data, which keep one checkpoint."""
+
+    @pytest.fixture
+    def interleaved(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """Have the other one train between a run's training and its measurement."""
+        other = write_world(tiny_pair(seed=1), tmp_path / "other")
+
+        def after_training(values: dict[str, Any]) -> None:
+            def build(config: Any, model: Any) -> Any:
+                trainer = build_trainer(config, model)
+                train = trainer.fit
+
+                def fit(*arguments: Any, **options: Any) -> Any:
+                    outcome = train(*arguments, **options)
+                    monkeypatch.setattr(run, "build_trainer", build_trainer)
+                    result_of(other, tmp_path, **values)
+                    return outcome
+
+                trainer.fit = fit
+                return trainer
+
+            monkeypatch.setattr(run, "build_trainer", build)
+
+        return after_training
+
+    def test_our_models_measure_what_they_trained(
+        self, data_path: Path, tmp_path: Path, interleaved: Any
+    ) -> None:
+        alone = result_of(data_path, tmp_path / "alone", **SMALL)
+        interleaved(SMALL)
+        assert result_of(data_path, tmp_path, **SMALL) == alone
+
+    def test_recboles_are_not_measured_in_the_others_state(
+        self, data_path: Path, tmp_path: Path, interleaved: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        values = {"model": "BPR", "eval_task": "ranking", "epochs": 2, "embedding_size": 4}
+        interleaved(values)
+        assert main(command_line(data_path, tmp_path, **values)) == 2
+        assert "another run has left its model here. Give" in capsys.readouterr().err
+
+
+def test_an_older_runs_last_epoch_is_thrown_away(data_path: Path, tmp_path: Path) -> None:
+    """It is no epoch of the run that begins anew, and shall not be gone on from."""
+    values = {"model": "BPR", "eval_task": "ranking", "epochs": 2, "embedding_size": 4}
+    result_of(data_path, tmp_path, **values)
+    (last,) = (tmp_path / "saved").glob("*.last.pth")
+    (kept,) = set((tmp_path / "saved").glob("*.pth")) - {last}
+    begun = []
+
+    def train(trainer: Any, *arguments: Any, **options: Any) -> Any:
+        begun.append(last.exists())
+        raise KeyboardInterrupt
+
+    with patch("recbole.trainer.Trainer._train_epoch", train):
+        main(command_line(data_path, tmp_path, **values))
+    assert begun == [False]
+    assert kept.exists()
 
 
 class TestRefused:

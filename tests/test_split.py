@@ -1,7 +1,8 @@
-"""Two questions put to the split: items that nobody has rated, and fewer overlapped users."""
+"""The split: first ratings, items that nobody has rated, fewer overlapped users."""
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,21 @@ def same(one: ColdStartSplit, two: ColdStartSplit) -> bool:
 
 def cold_users(split: ColdStartSplit) -> list[list[int]]:
     return [split.test_users.tolist(), split.valid_users.tolist()]
+
+
+class TestFewShot:
+    def test_an_item_that_is_rated_again_is_not_both_set_aside_and_measured(
+        self, rng: np.random.Generator
+    ) -> None:
+        pair = random_pair(rng, 50)
+        again = np.sort(np.r_[: len(pair.target), : len(pair.target) : 2])
+        pair = dataclasses.replace(pair, target=pair.target.in_order(again))
+        split = split_of(pair, few_shot=FewShot(2, 3))
+        aside = set(zip(split.aside.user.tolist(), split.aside.item.tolist(), strict=True))
+        for part in (split.valid, split.test):
+            measured = set(zip(part.user.tolist(), part.item.tolist(), strict=True))
+            assert measured
+            assert not measured & aside
 
 
 # Unseen items

@@ -62,6 +62,11 @@ class PairDataset(Dataset):
         self._cache = LoadingCache(config["loading_cache"])
         self._texts = {d: self._tokens_with_text(name) for d, name in self._domains.items()}
         frames = {domain: self._read_domain(name) for domain, name in self._domains.items()}
+        if self.time_field != "timestamp" and not any("time" in f for f in frames.values()):
+            raise ConfigError(
+                f"`TIME_FIELD: {self.time_field}`: neither {' nor '.join(self._domains.values())}"
+                " has such a column. Correct the name, or leave it out."
+            )
         frames["source"] = self._link_users(frames["source"])
         pair = join_domains(frames["source"], frames["target"])
         split = split_cold_start(

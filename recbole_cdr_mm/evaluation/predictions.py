@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_cdr_mm.data.dataset import PairDataset
+from recbole_cdr_mm.data.pair import Ratings
 
 Columns = dict[str, NDArray]
 _CELLS_AT_ONCE = 1 << 22
@@ -31,7 +32,7 @@ def prediction_columns(dataset: PairDataset, measured: Mapping[str, NDArray]) ->
     """
     users, first = np.unique(measured["user"], return_index=True)
     if "recommended" in measured:
-        rows = dataset.split.test
+        rows = _once(dataset.split.test)
         recommended = measured["recommended"][first]  # (n, K)
         place = np.searchsorted(users, rows.user)  # (N,)
         columns: Columns = {"user": rows.user, "item": rows.item, "rating": rows.rating}
@@ -51,6 +52,13 @@ def prediction_columns(dataset: PairDataset, measured: Mapping[str, NDArray]) ->
     if recommended is not None:
         columns["recommended"] = item_token[recommended]
     return columns
+
+
+def _once(positives: Ratings) -> Ratings:
+    """Each user's items once, as rankings are measured."""
+    pairs = np.column_stack([positives.user, positives.item])
+    _, first = np.unique(pairs, axis=0, return_index=True)
+    return positives.in_order(np.sort(first))
 
 
 def _texts(tokens: NDArray) -> NDArray[np.str_]:

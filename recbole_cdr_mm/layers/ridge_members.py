@@ -85,7 +85,7 @@ def smooth_by(rows: Tensor, n_directions: int, seed: int) -> Smoothing:
 
 @dataclass(frozen=True, eq=False)
 class RidgeMembers:
-    """All that is mixed: 9 to 27 predictions of a user's target row.
+    """All that is mixed: 19 or, with texts, 27 predictions of a user's target row.
 
     They are the regressions', the mean row of the training users, all of these smoothed, and the
     mean row of users of the target domain alone.

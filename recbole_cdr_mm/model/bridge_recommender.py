@@ -59,6 +59,7 @@ class BridgeRecommender(CrossDomainRecommender):
                 "`simulate_cold_users: True` needs `start_from_floor: True`. Give"
                 " --simulate_cold_users=False."
             )
+        self._simulated = self._simulated_users(dataset)
         pair, size = dataset.pair, config["embedding_size"]
         self.n_overlapped = pair.n_overlapped
         self.n_source_users = 1 + pair.n_overlapped + pair.n_source_only
@@ -296,14 +297,18 @@ class BridgeRecommender(CrossDomainRecommender):
         """Whether the floor predicts ratings, and is fitted on simulated cold-start users."""
         return self.config["start_from_floor"] and self.config["eval_task"] == "rating"
 
+    def _simulated_users(self, dataset: PairDataset) -> SimulatedUsers | None:
+        """Folds of simulated cold-start users, where the floor is fitted on them."""
+        if not self.starts_from_rating_floor:
+            return None
+        n_folds = self.config["simulation_folds"]
+        fold = draw_folds(dataset.pair, dataset.split, n_folds, self.config["seed"])
+        is_met = self.config["simulate_cold_users"] and self.trains_on_ratings
+        return SimulatedUsers(fold, n_folds, is_met)
+
     def _enter_bridge_stage(self, dataset: PairDataset) -> None:
         """Fit the floor, and make the view of the trained target model."""
-        simulated = None
-        if self.starts_from_rating_floor:
-            n_folds = self.config["simulation_folds"]
-            fold = draw_folds(dataset.pair, dataset.split, n_folds, self.config["seed"])
-            is_met = self.config["simulate_cold_users"] and self.trains_on_ratings
-            simulated = SimulatedUsers(fold, n_folds, is_met)
+        simulated = self._simulated
         fitted = self.floor.fit(self.target, dataset, simulated)
         self.logger.info("Floor of cold-start users: %s", fitted)
         self._view = self.cold_view(dataset, simulated)

@@ -363,7 +363,9 @@ class CrossDomainRecommender(GeneralRecommender):
     @property
     def n_negatives(self) -> int:
         """Negative items drawn for each row; 0 where the loss needs none, or takes all items."""
-        return {"MSE": 0, "BPR": 1, "CE": self.config["ce_negatives"] or 0}[self.loss_type]
+        wanted = self.config["ce_negatives"] or 0
+        most = self.n_items - self.first_target_item
+        return {"MSE": 0, "BPR": 1, "CE": min(wanted, most)}[self.loss_type]
 
     def max_epochs(self, stage: str) -> int:
         """A stage's own `<stage>_epochs` where it is set, else `epochs`."""

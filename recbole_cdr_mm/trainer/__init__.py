@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -20,8 +19,6 @@ def build_trainer(config: Any, model: Any) -> ColdStartEvaluation:
         config: The run's `MMConfig`.
         model: The model.
     """
-    # RecBole makes it too, but two processes that do so at once get in each other's way.
-    Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
     build = StagedTrainer if config.is_ours else build_recbole_trainer
     if ranks.is_first():
         return build(config, model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,14 @@ from recbole.utils import EvaluatorType
 from torch import Tensor
 
 from recbole_cdr_mm import ranks
+from recbole_cdr_mm.checkpoint import load_checkpoint
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.evaluation.collector import ColdStartCollector
 from recbole_cdr_mm.evaluation.estimates import measure_estimates
 from recbole_cdr_mm.evaluation.ranking import Candidates, break_ties
 from recbole_cdr_mm.evaluation.rating import RatingScale
 from recbole_cdr_mm.layers.rating_distribution import median, shortest_interval
-from recbole_cdr_mm.trainer.resume import checkpoint_path
+from recbole_cdr_mm.trainer.resume import check_same_run, checkpoint_path, restore_model
 
 _PAIRS_AT_ONCE = 1 << 20
 
@@ -79,9 +81,15 @@ class ColdStartEvaluation(Trainer):
         model_file: str | None = None,
         show_progress: bool = False,
     ) -> dict[str, float] | None:
-        """Measure the model as RecBole does, on cold-start users; each process a share of them."""
+        """Measure the model as RecBole does, on cold-start users; each process a share of them.
+
+        Raises:
+            ConfigError: If the best model was asked for, and its checkpoint is another run's now.
+        """
         result: dict[str, float] | None
         self._batches = []
+        if eval_data and load_best_model:
+            self._load_best(Path(model_file or self.saved_model_file))
         self._ties = torch.Generator().manual_seed(self.config["seed"])
         if eval_data:
             dataset = eval_data._dataset
@@ -93,9 +101,21 @@ class ColdStartEvaluation(Trainer):
                 result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
                 self._gather_batches()
                 return result
-        result = super().evaluate(eval_data, load_best_model, model_file, show_progress)
+        result = super().evaluate(eval_data, False, None, show_progress)
         self._gather_batches()
         return result
+
+    def _load_best(self, path: Path) -> None:
+        checkpoint = load_checkpoint(path, map_location=self.device)
+        try:
+            check_same_run(path, checkpoint["config"], self.config)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{path}: another run has left its model here. Give runs that train at the same"
+                " time a --checkpoint_dir each."
+            ) from error
+        restore_model(self.model, checkpoint)
+        self.logger.info(f"Loading the best model from {path}")
 
     def _gather_batches(self) -> None:
         """Give each process the rows of all."""

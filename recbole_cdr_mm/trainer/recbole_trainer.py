@@ -54,6 +54,8 @@ class ResumableEpochs(Trainer):
         if resumed is not None:
             self._restore(resumed)
             self._bring_best_model()
+        elif saved:
+            self._last_epoch_file.unlink(missing_ok=True)  # an older run's
         best: tuple[float, dict[str, float] | None] = super().fit(
             train_data, valid_data, verbose, saved, show_progress, callback_fn
         )
