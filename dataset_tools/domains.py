@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import yaml
 
 from dataset_tools.atomic import read_items
 from recbole_cdr_mm.errors import ConfigError, DataFormatError, did_you_mean
+from recbole_cdr_mm.packaged import PROPERTIES
 
 
 def domains_of(data_path: Path, dataset: str) -> list[str]:
@@ -28,7 +27,7 @@ def domains_of(data_path: Path, dataset: str) -> list[str]:
         DataFormatError: If a domain is not there.
     """
     name = Path(dataset, f"{dataset}.yaml")
-    packaged = resources.files("recbole_cdr_mm.properties").joinpath("dataset", name.name)
+    packaged = PROPERTIES / "dataset" / name.name
     for file in (data_path / name, packaged):
         if file.is_file():
             domains = _pair(name.name, read_pair_file(file))
@@ -52,7 +51,7 @@ def domains_of(data_path: Path, dataset: str) -> list[str]:
     return domains
 
 
-def read_pair_file(file: Path | Traversable) -> dict[str, Any]:
+def read_pair_file(file: Path) -> dict[str, Any]:
     """Read the settings of a pair's YAML.
 
     Raises:

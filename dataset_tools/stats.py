@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from dataset_tools.pair import (
     sizes_of,
 )
 from dataset_tools.safe_output import atomic_path
+from recbole_cdr_mm.packaged import PROPERTIES
 
 FOLDS = 5
 FEW_VALIDATION_USERS = 50  # with fewer, one split says little about which settings are best
@@ -300,7 +300,7 @@ def _words(data_path: Path, domain: Domain) -> NDArray[np.int64] | None:
 
 def _arguments(model: str) -> dict[str, Any]:
     """Arguments of `fit_biases` for a floor, as its property file has them."""
-    file = resources.files("recbole_cdr_mm.properties").joinpath("model", f"{model}.yaml")
+    file = PROPERTIES / "model" / f"{model}.yaml"
     defaults = yaml.safe_load(file.read_text(encoding="utf-8"))
     return {
         "rounds": defaults.get("bias_rounds", 1),
@@ -311,7 +311,7 @@ def _arguments(model: str) -> dict[str, Any]:
 
 def validation_users(overlapped: int) -> int:
     """Validation users of the default split."""
-    file = resources.files("recbole_cdr_mm.properties").joinpath("overall.yaml")
+    file = PROPERTIES / "overall.yaml"
     defaults = yaml.safe_load(file.read_text(encoding="utf-8"))
     rest = overlapped - round(defaults["test_user_ratio"] * overlapped)
     return round(defaults["valid_user_ratio"] * rest)

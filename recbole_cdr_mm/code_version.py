@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-import importlib.resources
 from pathlib import Path
 
 import dataset_tools
 import recbole_cdr_mm
 from dataset_tools.manifest import describe_file
+from recbole_cdr_mm.packaged import PROPERTIES
 
 # What only starts runs, or works on their results, changes none.
 _APART = ("benchmark", "parallel", "tune")
@@ -24,11 +24,10 @@ def code_version() -> str:
     Changes of the benchmark and of searches do not change it, for they change no run.
     """
     package = Path(recbole_cdr_mm.__file__).parent
-    properties = Path(str(importlib.resources.files("recbole_cdr_mm.properties")))
     files = [
         *(file for file in package.rglob("*.py") if _computes(file.relative_to(package))),
         *Path(dataset_tools.__file__).parent.glob("*.py"),
-        *(file for file in properties.rglob("*.yaml") if file.name != "benchmark.yaml"),
+        *(file for file in PROPERTIES.rglob("*.yaml") if file.name != "benchmark.yaml"),
     ]
     releases = [f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES]
     hashes = sorted(f"{file.name} {describe_file(file)['sha256']}" for file in files)

@@ -21,9 +21,9 @@ from recbole_cdr_mm.devices import choose_device
 from recbole_cdr_mm.errors import ConfigError, did_you_mean
 from recbole_cdr_mm.given import Given, fit, parse_command_line, parse_literal, read_config_file
 from recbole_cdr_mm.model import find_models
+from recbole_cdr_mm.packaged import PROPERTIES
 from recbole_cdr_mm.property_files import (
     GENERAL_FILES,
-    PROPERTIES,
     RECBOLE_PROPERTIES,
     keys_of_ours,
     model_files,

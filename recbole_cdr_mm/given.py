@@ -25,8 +25,12 @@ class Given:
     text: str | None = None
 
 
-def read_config_file(path: Path) -> dict[str, Given]:
+def read_config_file(path: Path, option: str = "--config_files") -> dict[str, Given]:
     """Read a YAML file of keys and values, with the line of each.
+
+    Args:
+        path: The file.
+        option: What it was given with, for messages.
 
     Raises:
         ConfigError: If it cannot be read, is no YAML, or holds something else.
@@ -36,7 +40,7 @@ def read_config_file(path: Path) -> dict[str, Given]:
         node = yaml.compose(text, Loader=PropertyLoader)
         values = yaml.load(text, Loader=PropertyLoader)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}. Check --config_files.") from error
+        raise ConfigError(f"{path}: {error.strerror or error}. Check {option}.") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or no such day
         raise ConfigError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
     if node is None:

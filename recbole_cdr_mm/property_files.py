@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import importlib.resources
 from pathlib import Path
 
 import recbole
 
+from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.model import find_models
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
+from recbole_cdr_mm.packaged import PROPERTIES
 from recbole_cdr_mm.schema import read_properties
 
-PROPERTIES = Path(str(importlib.resources.files("recbole_cdr_mm.properties")))
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 
 # The keys of every run.
@@ -26,7 +26,14 @@ GENERAL_FILES = (
 def property_files(model_class: type[CrossDomainRecommender]) -> list[Path]:
     """The files that explain a model's keys: those that it shares with others, then its own."""
     shared = [PROPERTIES / "shared" / f"{name}.yaml" for name in model_class.shared_properties]
-    return [*shared, PROPERTIES / "model" / f"{model_class.__name__}.yaml"]
+    files = [*shared, PROPERTIES / "model" / f"{model_class.__name__}.yaml"]
+    for file in files:
+        if not file.is_file():
+            raise ConfigError(
+                f"{file}: is missing. It explains keys of {model_class.__name__};"
+                " docs/extending.md says how."
+            )
+    return files
 
 
 @functools.cache

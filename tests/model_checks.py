@@ -45,7 +45,8 @@ from recbole_cdr_mm.errors import ConfigError, StageError
 from recbole_cdr_mm.layers.rating_distribution import RatingDistribution, median
 from recbole_cdr_mm.model import find_models
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
-from recbole_cdr_mm.property_files import PROPERTIES, property_files
+from recbole_cdr_mm.packaged import PROPERTIES
+from recbole_cdr_mm.property_files import property_files
 from recbole_cdr_mm.quick_start import load_data_and_model, main, run_recbole_mm
 from recbole_cdr_mm.register import register
 from recbole_cdr_mm.schema import Key, read_properties

@@ -175,6 +175,12 @@ MISTAKES = {
         with_=META,
         good_args=("--item_features=id",),
     ),
+    "no texts in the source domain, and no features in the target's": Mistake(
+        "DataFormatError",
+        r"pair_movie\.item is not there, so there are no text features\. .*--item_features=id",
+        bad=lambda: [items(MOVIE).unlink(), CD.with_suffix(".text.npy").unlink()],
+        with_=META,
+    ),
     "features of other texts": Mistake(
         "DataFormatError",
         r"pair_movie\.text\.npy was made from other texts than those of pair_movie\.item: the items"

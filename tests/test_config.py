@@ -22,7 +22,8 @@ from recbole_cdr_mm.config import MMConfig, find_model
 from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.given import model_name_of, parse_command_line
 from recbole_cdr_mm.model import find_models
-from recbole_cdr_mm.property_files import PROPERTIES, RECBOLE_PROPERTIES
+from recbole_cdr_mm.packaged import PROPERTIES
+from recbole_cdr_mm.property_files import RECBOLE_PROPERTIES
 from recbole_cdr_mm.schema import read_properties
 
 PACKAGE = Path(recbole_cdr_mm.__file__).parent

@@ -17,7 +17,8 @@ from recbole_cdr_mm.given import Given, fit, read_config_file
 from recbole_cdr_mm.identity import Identity
 from recbole_cdr_mm.model import find_models
 from recbole_cdr_mm.model.base_models import BASE_MODELS
-from recbole_cdr_mm.property_files import PROPERTIES, known_keys
+from recbole_cdr_mm.packaged import PROPERTIES
+from recbole_cdr_mm.property_files import known_keys
 from recbole_cdr_mm.recbole_models import known_model
 from recbole_cdr_mm.schema import Key, read_properties
 
@@ -102,7 +103,7 @@ def read_plan(path: Path, config: Mapping[str, Any]) -> Plan:
 def _read_values(path: Path) -> dict[str, Any]:
     """The plan's keys over the defaults, checked."""
     defaults, keys = read_properties(PROPERTIES / "benchmark.yaml")
-    given = read_config_file(path)
+    given = read_config_file(path, "--plan")
     for name, value in given.items():
         if name not in keys:
             hint = did_you_mean(name, keys) or " Keys of runs belong under `config`."

@@ -141,11 +141,8 @@ class PairDataset(Dataset):
         wanted: dict[DomainName, DomainFeatures] = {}
         for domain in domains:
             name = self._domains[domain]
-            if kind == "text" and not self._texts[domain]:
-                raise DataFormatError(
-                    f"{self._folder(name) / name}.item gives no item a title or text, so there are"
-                    f" no text features. Add texts, or run with {self._without_features()}."
-                )
+            if kind == "text":
+                self.check_texts(domain)
             wanted[domain] = DomainFeatures(
                 name,
                 kind,
@@ -159,6 +156,21 @@ class PairDataset(Dataset):
         fingerprints = (read.fingerprint for read in self._features.values())
         self.config["feature_fingerprint"] = "+".join(fingerprints)
         return features
+
+    def check_texts(self, domain: DomainName) -> None:
+        """Refuse a domain that no text features can be made of.
+
+        Raises:
+            DataFormatError: If none of its items has a title or text.
+        """
+        if not self._texts[domain]:
+            name = self._domains[domain]
+            file = self._folder(name) / f"{name}.item"
+            lacks = "gives no item a title or text" if file.exists() else "is not there"
+            raise DataFormatError(
+                f"{file} {lacks}, so there are no text features. Add texts, or run with"
+                f" {self._without_features()}."
+            )
 
     # Files of a domain
 

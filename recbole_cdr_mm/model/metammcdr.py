@@ -83,6 +83,8 @@ class MetaMMCDR(PTUPCDR):
                 features are asked for that nothing reads.
         """
         reads_text = "text" in _PARTS[self.config["item_features"]]
+        if reads_text:
+            dataset.check_texts("source")  # before those of the target are asked for
         if self.starts_from_rating_floor:
             values = self.distinct_ratings(dataset)
             return StatisticsStart(dataset, self.config, values, texts=reads_text)

@@ -224,6 +224,8 @@ class StagedTrainer(ColdStartEvaluation, NumbersOnly):
         self._return_to_best(training)
         if self._verbose and stage.validate:
             best = f"epoch {report.best_epoch - 1}" if report.best_epoch else "before training"
+            if self.progress.start and not report.best_epoch:
+                best += ", which no epoch betters by more than the validation users' noise"
             self.logger.info(
                 f"{set_color(f'stage {stage.name}', 'pink')} ended after {report.epochs} epochs,"
                 f" best: {best} [{set_color('valid_score', 'blue')}: {report.valid_metric:f}]"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.resources
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from dataset_tools.safe_output import locked
 from recbole_cdr_mm import compat
 from recbole_cdr_mm.errors import ConfigError, exit_code_of
 from recbole_cdr_mm.given import parse_command_line
+from recbole_cdr_mm.packaged import PROPERTIES
 from recbole_cdr_mm.parallel.local import LocalPool
 from recbole_cdr_mm.parallel.ray_pool import RayPool
 from recbole_cdr_mm.parallel.tasks import Pool
@@ -32,7 +32,7 @@ from recbole_cdr_mm.tune.report import (
 from recbole_cdr_mm.tune.search import Search, ended_trials, go_on, open_study
 from recbole_cdr_mm.tune.trial import Run
 
-PACKAGED = Path(str(importlib.resources.files("recbole_cdr_mm.properties"))) / "tune"
+PACKAGED = PROPERTIES / "tune"
 
 _NOT_HERE = {  # keys of a single run
     "model": "Give --models",
