@@ -24,6 +24,7 @@ def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
+WHERE = "from recbole_cdr_mm.packaged import PROPERTIES; print(PROPERTIES)"
 PYPROJECT = tomllib.loads(read("pyproject.toml"))
 
 
@@ -77,12 +78,19 @@ def test_wheel_holds_the_code_and_the_properties_and_nothing_else(wheel: Path) -
 def test_wheel_finds_its_properties_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
-    code = "import importlib.resources as r; print(r.files('recbole_cdr_mm.properties'))"
     # -S leaves out site-packages, and with it an editable install.
-    command = [sys.executable, "-S", "-c", code]
+    command = [sys.executable, "-S", "-c", WHERE]
     out = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     assert (Path(out.strip()) / "overall.yaml").is_file()
     assert Path(out.strip()).is_relative_to(tmp_path)
+
+
+def test_checkout_has_its_own_properties_whatever_is_installed(tmp_path: Path) -> None:
+    for name in ("recbole_cdr_mm", "properties"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-c", WHERE]
+    out = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert Path(out.strip()) == tmp_path / "properties"
 
 
 def test_installed_package_finds_its_properties() -> None:

@@ -65,6 +65,18 @@ def test_refuses_other_test_rows(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err.startswith("ConfigError: B and A differ in `data`")
 
 
+def test_says_which_key_draws_other_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configs = [{"valid_metric": "RMSE", "seed": 1, "split_seed": split} for split in (2020, 3)]
+    files = [
+        write(tmp_path / f"{n}", "A", 0.9, data={"test_ratings": n}, config=config)
+        for n, config in enumerate(configs)
+    ]
+    assert main(["table", *files]) == 2
+    assert "differ in `data`: `split_seed` 3 and 2020. Compare" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]"])
 def test_refuses_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     (tmp_path / "x.json").write_text(text)

@@ -11,6 +11,10 @@ import pandas as pd
 
 from recbole_cdr_mm.errors import ConfigError
 
+_ROW_KEYS = (
+    "split_seed test_user_ratio valid_user_ratio unseen_item_ratio overlap_ratio few_shot"
+    " few_shot_pool positive_threshold user_inter_num_interval item_inter_num_interval val_interval"
+).split()
 SMALLER_IS_BETTER = ("MAE", "RMSE", "LogLoss")
 
 
@@ -35,7 +39,7 @@ def compare(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             if result[key] != first[key]:
                 raise ConfigError(
                     f"{result['model']} and {first['model']} differ in `{key}`:"
-                    f" {result[key]} and {first[key]}. Compare runs on the same rows only."
+                    f" {_what_differs(result, first, key)}. Compare runs on the same rows only."
                 )
     rows = [
         {
@@ -52,6 +56,16 @@ def compare(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         metric, ascending=metric in SMALLER_IS_BETTER, ignore_index=True
     )
     return table if table["differs in"].any() else table.drop(columns="differs in")
+
+
+def _what_differs(one: Mapping[str, Any], other: Mapping[str, Any], key: str) -> str:
+    """The keys that draw the rows, where they differ; else the values themselves."""
+    drawn = [
+        f"`{name}` {one['config'].get(name)} and {other['config'].get(name)}"
+        for name in _ROW_KEYS
+        if one["config"].get(name) != other["config"].get(name)
+    ]
+    return ", ".join(drawn) or f"{one[key]} and {other[key]}"
 
 
 def _difference(result: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
