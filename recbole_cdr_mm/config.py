@@ -107,12 +107,12 @@ class MMConfig(Config):
         self, model: str | type | None, dataset: str | None
     ) -> tuple[str, type, str]:
         for name, value in (("model", model), ("dataset", dataset)):
-            if not (value or self.external_config_dict.get(name)):
+            if value is None and name not in self.external_config_dict:
                 raise ConfigError(f"No {name} is named. Give --{name}=NAME.")
-        model = model or self.external_config_dict["model"]
+        model = self.external_config_dict["model"] if model is None else model
         model_class = model if isinstance(model, type) else find_model(str(model))
         _check_kind(model_class)
-        dataset = str(dataset or self.external_config_dict["dataset"])
+        dataset = str(self.external_config_dict["dataset"] if dataset is None else dataset)
         if Path(dataset).name != dataset:
             raise ConfigError(
                 f"`dataset: {dataset}` is a path. Give the pair's name, and the folder that holds"

@@ -177,7 +177,7 @@ MISTAKES = {
     ),
     "no texts in the source domain, and no features in the target's": Mistake(
         "DataFormatError",
-        r"pair_movie\.item is not there, so there are no text features\. .*--item_features=id",
+        r"pair_movie\.item gives no item a title or text \(there is no such file\), so .*=id",
         bad=lambda: [items(MOVIE).unlink(), CD.with_suffix(".text.npy").unlink()],
         with_=META,
     ),
@@ -331,10 +331,12 @@ MISTAKES = {
         with_=("--checkpoint_dir=saved",),
     ),
     "no model": Mistake(
-        "ConfigError", r"No model is named\. Give --model=NAME\.", bad_args=("--model=",)
+        "ConfigError",
+        r"There is no model ``, neither here nor in RecBole\. The models here are BiasTransfer, ",
+        bad_args=("--model=",),
     ),
     "no pair": Mistake(
-        "ConfigError", r"No dataset is named\. Give --dataset=NAME\.", bad_args=("--dataset=",)
+        "ConfigError", r"`` is no pair: `source_dataset` is not set\.", bad_args=("--dataset=",)
     ),
     "a path in the place of the pair": Mistake(
         "ConfigError",

@@ -166,10 +166,10 @@ class PairDataset(Dataset):
         if not self._texts[domain]:
             name = self._domains[domain]
             file = self._folder(name) / f"{name}.item"
-            lacks = "gives no item a title or text" if file.exists() else "is not there"
+            missing = "" if file.exists() else " (there is no such file)"
             raise DataFormatError(
-                f"{file} {lacks}, so there are no text features. Add texts, or run with"
-                f" {self._without_features()}."
+                f"{file} gives no item a title or text{missing}, so there are no text features. Add"
+                f" texts, or run with {self._without_features()}."
             )
 
     # Files of a domain
