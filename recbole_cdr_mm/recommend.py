@@ -45,10 +45,7 @@ def recommend(
 
     from recbole_cdr_mm.evaluation.rating import RatingScale
 
-    low, high = config["rating_range"]
-    scale = RatingScale(
-        low, high, scores_are_labels=not config.is_ours, clip=config["clip_predictions"]
-    )
+    scale = RatingScale.of_run(config)
     train = dataset.split.train
     tables = []
     for token in [users] if isinstance(users, str) else users:

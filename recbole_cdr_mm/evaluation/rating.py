@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -23,6 +24,12 @@ class RatingScale:
     high: float
     scores_are_labels: bool
     clip: bool
+
+    @classmethod
+    def of_run(cls, config: Any) -> RatingScale:
+        """The scale of the model that an `MMConfig` names."""
+        low, high = config["rating_range"]
+        return cls(low, high, scores_are_labels=not config.is_ours, clip=config["clip_predictions"])
 
     def ratings(self, scores: Tensor) -> Tensor:
         """Convert scores (B,) to ratings (B,).

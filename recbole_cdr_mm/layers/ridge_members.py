@@ -13,8 +13,8 @@ from recbole_cdr_mm.layers.ndcg import ndcg
 from recbole_cdr_mm.layers.ridge_regression import RidgeRegression, decompose
 from recbole_cdr_mm.layers.stacking import stack
 
-PENALTIES = (3.0, 30.0)  # of the regressions, in mean squared lengths of a profile
-EXPONENTS = (0.0, 0.5)  # a user's target row is divided by its number of positives to this power
+_PENALTIES = (3.0, 30.0)  # of the regressions, in mean squared lengths of a profile
+_EXPONENTS = (0.0, 0.5)  # a user's target row is divided by its number of positives to this power
 _STACKED_USERS = 4096  # are enough for 27 weights
 _RANKED_USERS = 1024  # are enough to choose one of two mixtures
 _PLACES = 200  # of a ranking that count; fewer are decided by chance where users are few
@@ -46,7 +46,7 @@ def regress(profile: Tensor, rows: Tensor) -> Regressions:
     ridge = decompose(profile)
     count = rows.sum(1).to_dense()  # (n,)
     moments, means = [], []
-    for exponent in EXPONENTS:
+    for exponent in _EXPONENTS:
         share = (count**-exponent).unsqueeze(1)  # (n, 1)
         moments.append((rows.T @ (share * ridge.features)).T.float())  # (r, I)
         means.append((rows.T @ share).squeeze(1).float() / len(share))  # (I,)
@@ -108,8 +108,8 @@ class RidgeMembers:
         own = [
             f"{name}/{penalty:g}/{exponent:g}"
             for name in self.regressions
-            for exponent in EXPONENTS
-            for penalty in PENALTIES
+            for exponent in _EXPONENTS
+            for penalty in _PENALTIES
         ]
         own.append("popular")
         return [*own, *(f"smooth {name}" for name in own), "popular elsewhere"]
@@ -117,7 +117,7 @@ class RidgeMembers:
     @property
     def _n_own(self) -> int:
         """How many come first, before they are smoothed."""
-        return len(self.regressions) * len(EXPONENTS) * len(PENALTIES) + 1
+        return len(self.regressions) * len(_EXPONENTS) * len(_PENALTIES) + 1
 
     def weights(self) -> Tensor:
         """How much each member is believed, float64 (M,).
@@ -154,7 +154,7 @@ class RidgeMembers:
         """
         n = self.rows.shape[0]
         regressions = list(self.regressions.values())
-        leverages = [[r.ridge.leverages(penalty) for penalty in PENALTIES] for r in regressions]
+        leverages = [[r.ridge.leverages(penalty) for penalty in _PENALTIES] for r in regressions]
         mean = regressions[0].means[0]  # (I,)
         made = mean.new_empty(len(self.names), _USERS_AT_ONCE, len(mean))  # (M, b, I)
         for some in users.split(_USERS_AT_ONCE):
@@ -165,9 +165,9 @@ class RidgeMembers:
             empty = iter(own)  # of (b, I) each
             for regression, of_penalty in zip(regressions, leverages, strict=True):
                 features = regression.ridge.features[some]  # (b, r)
-                for e, exponent in enumerate(EXPONENTS):
+                for e, exponent in enumerate(_EXPONENTS):
                     row = value * count**-exponent  # (b, I)
-                    for penalty, of_users in zip(PENALTIES, of_penalty, strict=True):
+                    for penalty, of_users in zip(_PENALTIES, of_penalty, strict=True):
                         shrunk = (features * regression.ridge.shrinkage(penalty)).float()  # (b, r)
                         leverage = of_users[some].float().unsqueeze(1)  # (b, 1)
                         prediction = next(empty)
@@ -215,7 +215,7 @@ class RidgeMembers:
         for regression in regressions:
             summed = torch.zeros_like(regression.moments[0])  # (r, I)
             for moment, own_mean in zip(regression.moments, regression.means, strict=True):
-                for penalty in PENALTIES:
+                for penalty in _PENALTIES:
                     weight = next(each)
                     shrunk = weight * regression.ridge.shrinkage(penalty).float().unsqueeze(1)
                     summed += shrunk * moment

@@ -64,10 +64,7 @@ class ColdStartEvaluation(Trainer):
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)
-        low, high = config["rating_range"]
-        self._scale = RatingScale(
-            low, high, scores_are_labels=not config.is_ours, clip=config["clip_predictions"]
-        )
+        self._scale = RatingScale.of_run(config)
         self.saved_model_file = str(checkpoint_path(config))
         # RecBole's: where a model scores pairs alone, users with all items are cut into such parts.
         self.test_batch_size = min(self.test_batch_size, _PAIRS_AT_ONCE)
