@@ -313,8 +313,8 @@ class BridgeRecommender(CrossDomainRecommender):
         self.logger.info("Floor of cold-start users: %s", fitted)
         if not self.floor.takes_bridge:
             self.logger.info(
-                "No bridge is trained on it. The target model, with base_model, loss_type and epochs,"
-                " is for users with target ratings in training."
+                "No bridge is trained on it. The target model, with base_model, loss_type and"
+                " epochs, is for users with target ratings in training."
             )
         self._view = self.cold_view(dataset, simulated)
         self.cold_item_e.copy_(self._view.item_e[-1])
