@@ -23,8 +23,7 @@ _NOT_FOR_OURS = {
     "numerical_features": "they read ratings and texts",
 }
 _WITHOUT_CUT_OFF = ("gauc",)
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+|inf)"
-_INTERVALS = re.compile(rf"\s*[\[(]({_NUMBER}),\s*({_NUMBER})[\])]\s*")
+_INTERVAL = re.compile(r"\s*[\[(]([^,]+),([^,]+)[\])]\s*")
 _METRICS = ["Recall", "MRR", "NDCG", "Hit", "MAP", "Precision", "GAUC", "MAE", "RMSE"]
 
 
@@ -187,14 +186,27 @@ def _check_filters(values: dict[str, Any]) -> None:
     for name, intervals in filters.items():
         if intervals is None or (isinstance(intervals, list) and name not in values):
             continue  # a list of values, by which RecBole filters too
-        found = [_INTERVALS.fullmatch(part) for part in str(intervals).split(";")]
-        if not all(each and float(each[1]) <= float(each[2]) for each in found):
+        parts = str(intervals).split(";")
+        if not all(map(_is_interval, parts)):
             raise ConfigError(
                 f"`{name}: {intervals}` is no interval. Give one of the form [5,inf) or (0,3], and"
                 " several with a semicolon between them."
             )
-        if len(found) > 1 and name in values:
+        if len(parts) > 1 and name in values:
             raise ConfigError(f"`{name}: {intervals}` must be one interval.")
+
+
+def _is_interval(text: str) -> bool:
+    """Whether RecBole takes a text for an interval that holds anything.
+
+    >>> [_is_interval(text) for text in ("[5,inf)", " (0, 3.5] ", "5", "[b,c]", "[9,2]")]
+    [True, True, False, False, False]
+    """
+    ends = _INTERVAL.fullmatch(text)
+    try:
+        return ends is not None and float(ends[1]) <= float(ends[2])
+    except ValueError:
+        return False
 
 
 def _check_fields(values: dict[str, Any]) -> None:
