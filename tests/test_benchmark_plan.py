@@ -186,6 +186,7 @@ class TestTuned:
             "preset": "default",
             "base_model": "MF",
             "trials": 20,
+            "split_seeds": [2020],
             "best": {"reg_weight": 0.5},
         }
         tuned = folder / "tuned"
@@ -197,6 +198,7 @@ class TestTuned:
         for run in self.plan(tmp_path, data_path).runs:
             mine = (run.model, run.eval_task, run.preset) == ("EMCDR", "rating", "default")
             assert run.trials == (20 if mine else None)
+            assert run.tuned_on == ([2020] if mine else None)
             assert ("reg_weight" in run.config) is mine
 
     @pytest.mark.parametrize(

@@ -181,6 +181,15 @@ class TestMainTable:
         assert any("Unequal tuning" in text for text in section_of(document, "runs").paragraphs)
         assert cell_of(table_of(document, "tuning"), "CMF", "rating").text == "none"
 
+    def test_a_search_on_other_splits_is_told(self, folder: Folder) -> None:
+        folder.rating(run_of("EMCDR", 1, trials=30, tuned_on=[1]), 1.0)
+        folder.rating(run_of("CMF", 1, trials=30, tuned_on=[1]), 1.0)
+        text = " ".join(section_of(document_of(folder), "runs").paragraphs)
+        assert "Tuned on other splits" not in text
+        folder.rating(run_of("CMF", 3, trials=30, tuned_on=[1]), 1.0)
+        text = " ".join(section_of(document_of(folder), "runs").paragraphs)
+        assert "validation users of split 1, and splits 1, 3 are measured" in text
+
     def test_beyond_accuracy(self, folder: Folder) -> None:
         for seed in SEEDS:
             for label, reach in (("Pop", 60), ("EMCDR", 8)):

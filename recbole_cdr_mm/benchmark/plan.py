@@ -301,7 +301,7 @@ def _runs_of(
         if block.model not in find_models():
             kept = {}
         made_for = dict(dataset=dataset, eval_task=task, preset=preset, base_model=base_model)
-        tuned, trials = _tuned(values["tuned"], block.model, made_for)
+        tuned, trials, tuned_on = _tuned(values["tuned"], block.model, made_for)
         for_all = {**values["config"], **values[task]}.items()
         given = {
             **{key: v for key, v in for_all if key in _known_keys(block.model, task)},
@@ -337,6 +337,7 @@ def _runs_of(
                 else None,
                 trials=trials,
                 config={**given, **draw},
+                tuned_on=tuned_on,
             )
 
 
@@ -347,16 +348,16 @@ def _label(block: _Block) -> str:
 
 def _tuned(
     folder: str | None, model: str, made_for: Mapping[str, Any]
-) -> tuple[dict[str, Any], int | None]:
-    """The best values of a search that was made for such runs, and the trials it took."""
+) -> tuple[dict[str, Any], int | None, list[int] | None]:
+    """The best values of a search that was made for such runs, its trials and its split seeds."""
     file = Path(folder or "") / f"{model}.json"
     if folder is None or not file.exists():
-        return {}, None
+        return {}, None, None
     try:
         search = json.loads(file.read_text(encoding="utf-8"))
         if any(search[key] != value for key, value in made_for.items()):
-            return {}, None
-        return dict(search["best"]), int(search["trials"])
+            return {}, None, None
+        return dict(search["best"]), int(search["trials"]), list(search["split_seeds"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{file}: is no outcome of `python -m recbole_cdr_mm.tune` ({error!r}). Correct"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Run:
         variant: For a run beside the main ones, its `name` and the `values` of its keys.
         trials: How many trials its values were searched with; None where they were not.
         config: All keys that are given to it.
+        tuned_on: The split seeds whose validation users chose its values, likewise.
     """
 
     key: str
@@ -48,6 +49,7 @@ class Run:
     variant: Mapping[str, Any] | None
     trials: int | None
     config: Mapping[str, Any]
+    tuned_on: Sequence[int] | None = None
 
     def describe(self) -> str:
         """One line that tells it from the plan's other runs."""

@@ -127,7 +127,27 @@ def _warnings(measures: Measures, entries: Sequence[RunResult]) -> list[str]:
                 f"**Unequal tuning.** On {_code(place[0])} ({place[1]}) the models' values were"
                 " searched with different numbers of trials, or not at all: compare with care."
             )
+    for tuned_on, seeds in sorted(_seeds_by_search(measures).items()):
+        if not seeds <= set(tuned_on):
+            found.append(
+                "**Tuned on other splits.** Values were searched on the validation users of split"
+                f" {_numbers(tuned_on)}, and splits {_numbers(seeds)} are measured: some who chose"
+                " the values are among the test users of another split."
+            )
     return found
+
+
+def _seeds_by_search(measures: Measures) -> dict[tuple[int, ...], set[int]]:
+    """The seeds that are measured, by the split seeds on which their values were searched."""
+    found: dict[tuple[int, ...], set[int]] = {}
+    for setting in measures.settings:
+        if setting.run.tuned_on:
+            found.setdefault(tuple(setting.run.tuned_on), set()).update(setting.planned)
+    return found
+
+
+def _numbers(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))
 
 
 def _failures(entries: Sequence[RunResult]) -> Table | None:
