@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.model import find_models
-from recbole_cdr_mm.property_files import PROPERTIES
+from recbole_cdr_mm.packaged import PROPERTIES
+from recbole_cdr_mm.property_files import property_files
 from recbole_cdr_mm.register import register
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +26,12 @@ def test_models_are_found() -> None:
 
 def test_every_property_file_has_a_model() -> None:
     assert {path.stem for path in (PROPERTIES / "model").glob("*.yaml")} == MODELS.keys()
+
+
+def test_a_model_without_its_property_file_is_told_of_it() -> None:
+    forgetful = type("Forgetful", (MODELS["TargetMF"],), {})
+    with pytest.raises(ConfigError, match=r"model/Forgetful\.yaml: is missing\. It explains keys"):
+        property_files(forgetful)
 
 
 @pytest.mark.parametrize("name", MODELS)
