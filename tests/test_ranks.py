@@ -217,6 +217,7 @@ def test_torchrun_is_not_for_recboles_models(
 
 JOINED = """
 from pathlib import Path
+from time import monotonic, sleep
 import torch
 from recbole_cdr_mm import ranks
 
@@ -225,6 +226,9 @@ def threads():
     return [name for name in names if "gloo" in name]
 
 with ranks.joined(torch.device("cpu")):
+    start = monotonic()
+    while not threads() and monotonic() < start + 60:  # they take their names as they begin
+        sleep(0.01)
     assert threads()
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
 assert threads() == []
