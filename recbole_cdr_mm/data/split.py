@@ -133,9 +133,9 @@ def split_cold_start(
     place = _place_of_rows(pair, split_seed)
     few_shot = few_shot or FewShot(0, 0)
     behind_pool = place >= few_shot.pool
-    pair_of_row = pair.target.user * pair.n_items + pair.target.item
-    behind_pool &= ~np.isin(pair_of_row, pair_of_row[~behind_pool])  # an item that is rated again
     if few_shot.pool:
+        key = pair.target.user * pair.n_items + pair.target.item
+        behind_pool &= ~np.isin(key, key[~behind_pool])  # an item of the pool that is rated again
         for kind, rows in {"test": is_test, "validation": is_valid}.items():
             if rows.any() and not (rows & behind_pool).any():
                 most = place[rows].max() + 1

@@ -133,15 +133,17 @@ class RidgeMembers:
         plain = torch.ones(len(products.moment), dtype=torch.bool)
         plain[self._n_own : -1] = False
         mixtures = [products.weights(plain), products.weights(torch.ones_like(plain))]
-        return max(mixtures, key=lambda weights: self._ndcg(weights, users[:_RANKED_USERS]))
+        without, with_smoothed = self._ndcg(mixtures, users[:_RANKED_USERS])
+        return mixtures[with_smoothed > without]
 
-    def _ndcg(self, weights: Tensor, users: Tensor) -> float:
-        """Mean NDCG of a mixture's left-out rankings of some training users."""
-        total = 0.0
+    def _ndcg(self, mixtures: list[Tensor], users: Tensor) -> list[float]:
+        """Mean NDCG of each mixture's left-out rankings of some training users."""
+        totals = [0.0] * len(mixtures)
         for predictions, value in self.left_out(users):
-            mixed = torch.einsum("m,mbi->bi", weights.float(), predictions)
-            total += float(ndcg(mixed, value, _PLACES).sum())
-        return total / len(users)
+            for which, weights in enumerate(mixtures):
+                mixed = torch.einsum("m,mbi->bi", weights.float(), predictions)
+                totals[which] += float(ndcg(mixed, value, _PLACES).sum())
+        return [total / len(users) for total in totals]
 
     def left_out(self, users: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """What each member says of training users without their target rows.
