@@ -629,6 +629,27 @@ def test_ranking_keeps_positives_and_describes_everything(tmp_path: Path, data: 
     assert torch.equal(positive.item, everything.item)
 
 
+def test_ranking_has_the_lower_ratings_of_training_beside_its_positives(
+    tmp_path: Path, data: Path
+) -> None:
+    rating, ranking = load(tmp_path), load(tmp_path, eval_task="ranking")
+    for found, all_ratings in (
+        (ranking.rated_source, rating.pair.source),
+        (ranking.rated_train, rating.split.train),
+    ):
+        assert found.rating.min() < 4
+        for name in COLUMNS:
+            np.testing.assert_array_equal(getattr(found, name), getattr(all_ratings, name))
+    path = data / "pair_movie" / "pair_movie.inter"
+    header, *rows = path.read_text().splitlines()
+    low = next(row for row in rows if float(row.split("\t")[2]) < 3)
+    user, item, rating_there, *rest = low.split("\t")
+    rows[rows.index(low)] = "\t".join([user, item, str(float(rating_there) + 0.5), *rest])
+    write_lines(path, header, *rows)
+    changed = load(tmp_path, eval_task="ranking")
+    assert changed.config["data_fingerprint"] != ranking.config["data_fingerprint"]
+
+
 def test_half_stars_survive_and_ratings_outside_the_range_do_not(
     tmp_path: Path, data: Path
 ) -> None:

@@ -251,18 +251,23 @@ class Reference:
         pair, split = run.dataset.pair, run.dataset.split
         self.first = pair.items("target").start
         shape = pair.n_users, pair.n_items
-        source, target = np.zeros(shape), np.zeros(shape)
-        source[pair.source.user, pair.source.item] = 1
+        source, target, rated = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        rated_source, rated_train = run.dataset.rated_source, run.dataset.rated_train
+        source[rated_source.user, rated_source.item] = 1
+        rated[rated_train.user, rated_train.item] = 0.5
+        rated[split.train.user, split.train.item] = 1
         target[split.train.user, split.train.item] = 1
-        source, target = source[:, 1 : self.first], target[:, self.first :]
+        source = source[:, 1 : self.first]
+        target, rated = target[:, self.first :], rated[:, self.first :]
+        assert (rated == 0.5).any()
         self.users = np.intersect1d(pair.overlapped_users, split.train.user)
-        self.y = target[self.users]
+        self.y, self.rated = target[self.users], rated[self.users]
         others = np.setdiff1d(split.train.user, self.users)
         self.elsewhere = target[others].mean(0)
         _, _, likes = np.linalg.svd(target[others], full_matrices=False)
         self.smoothing = likes[:TARGET_DIRECTIONS].T @ likes[:TARGET_DIRECTIONS]
         count = np.maximum(source.sum(1, keepdims=True), 1)
-        everyone = (source / np.sqrt(count))[np.unique(pair.source.user)]
+        everyone = (source / np.sqrt(count))[np.unique(rated_source.user)]
         _, _, directions = np.linalg.svd(everyone, full_matrices=False)
         self.profiles = [source, (source / np.sqrt(count)) @ directions[:64].T]
         if run.config["item_features"] == "text":
@@ -292,7 +297,7 @@ class Reference:
         for profile in self.profiles:
             all_x = profile[self.users]
             size = ((all_x - all_x.mean(0)) ** 2).sum() / len(all_x)
-            x, y = all_x[rest], self.y[rest]
+            x, y = all_x[rest], self.rated[rest]
             count = y.sum(1, keepdims=True)
             for exponent in EXPONENTS:
                 scaled = y / count**exponent
@@ -301,28 +306,36 @@ class Reference:
                     gram = centred @ centred.T + penalty * size * np.eye(len(x))
                     a = np.linalg.solve(gram, scaled - scaled.mean(0))
                     members.append(scaled.mean(0) + (profile[user] - x.mean(0)) @ centred.T @ a)
-        members.append(self.y[rest].mean(0))
+        members.append(self.rated[rest].mean(0))
         own = np.array(members)
         smoothed = self.elsewhere + (own - self.elsewhere) @ self.smoothing
         return np.concatenate([own, smoothed, [self.elsewhere]])
 
     def weights(self) -> np.ndarray:
-        """Non-negative least squares on the left-out predictions of training users, of all or all
-        but the smoothed ones: by which the users' positives are ranked better.
+        """Non-negative least squares on the left-out predictions of training users, of all, of all
+        but the smoothed ones, or the mean: by which the users' positives are ranked best.
         """
         of_users = [self.predictions(user) for user in self.users]
         z = np.concatenate(of_users, axis=1)
         n_own = (len(z) - 1) // 2
-        mixtures = []
-        for kept in (np.r_[:n_own, -1], np.arange(len(z))):
-            weights = np.zeros(len(z))
+        without, with_smoothed = np.zeros((2, len(z)))
+        for weights, kept in (
+            (without, np.r_[:n_own, -1]),
+            (with_smoothed, np.arange(len(z))),
+        ):
             weights[kept], _ = nnls(z[kept].T, self.y.ravel())
-            ranked = [
-                self.ndcg(weights @ left_out, row)
-                for left_out, row in zip(of_users, self.y, strict=True)
-            ]
-            mixtures.append((np.mean(ranked), weights))
-        return max(mixtures, key=lambda each: each[0])[1]
+        mixtures = [without, (without + with_smoothed) / 2, with_smoothed]
+        ranked = [
+            np.mean(
+                [
+                    self.ndcg(w @ left_out, row)
+                    for left_out, row in zip(of_users, self.y, strict=True)
+                ]
+            )
+            for w in mixtures
+        ]
+        self.chosen = ("without", "half", "with")[int(np.argmax(ranked))]
+        return mixtures[int(np.argmax(ranked))]
 
     @staticmethod
     def ndcg(score: np.ndarray, row: np.ndarray) -> float:
@@ -354,15 +367,16 @@ def crowded_pair(seed: int) -> SyntheticPair:
 
 @pytest.mark.parametrize("item_features", ["text", "id"])
 @pytest.mark.parametrize(
-    ("seed", "overlap_ratio", "smoothed"), [(3, 1.0, False), (1, 0.3, True)]
-)  # drawn so that one mixture is better by far
+    ("seed", "overlap_ratio", "chosen"),
+    [(14, 0.6, "without"), (5, 0.6, "half"), (4, 0.3, "with")],
+)  # drawn so that one mixture is clearly best
 def test_scores_are_those_of_the_definition(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     item_features: str,
     seed: int,
     overlap_ratio: float,
-    smoothed: bool,
+    chosen: str,
 ) -> None:
     world = crowded_pair(seed)
     monkeypatch.setattr(history_profile, "_POWER_ITERATIONS", 1000)  # as good as exact
@@ -372,7 +386,8 @@ def test_scores_are_those_of_the_definition(
     weights = reference.weights()
     n_own = (len(weights) - 1) // 2
     assert (weights > 1e-3).sum() > 1
-    assert (weights[n_own:-1] > 1e-3).any() == smoothed
+    assert reference.chosen == chosen
+    assert (weights[n_own:-1] > 1e-3).any() == (chosen != "without")
     seen = reference.y.any(0)
     items = torch.from_numpy(reference.first + np.flatnonzero(seen))
     for user in run.dataset.split.test_users[:6]:

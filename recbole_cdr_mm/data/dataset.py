@@ -39,6 +39,8 @@ class PairDataset(Dataset):
     Attributes:
         pair: Both domains in one id space; with `eval_task: ranking` only their positives.
         split: The cold-start split of the target ratings, likewise.
+        rated_source: All source ratings, with `eval_task: ranking` those below the threshold too.
+        rated_train: All target ratings in training, likewise.
         description: The `data` block of a result: pair and split before the positives' filter.
         profiles: Of all users, likewise before it; only with `save_predictions`.
 
@@ -49,6 +51,8 @@ class PairDataset(Dataset):
 
     pair: Pair
     split: ColdStartSplit
+    rated_source: Ratings
+    rated_train: Ratings
     description: dict[str, Any]
     profiles: UserProfiles
 
@@ -84,6 +88,7 @@ class PairDataset(Dataset):
         self.description = self._describe(pair, split)
         if config["save_predictions"]:
             self.profiles = user_profiles(pair)
+        self.rated_source, self.rated_train = pair.source, split.train
         if config["eval_task"] == "ranking":
             threshold = config["positive_threshold"]
             pair, split = _positives(pair, threshold), split.at_least(threshold)
@@ -333,7 +338,10 @@ class PairDataset(Dataset):
         """A hash of the rows in use and their split: what a checkpoint must agree with."""
         digest = hashlib.sha256()
         split = self.split
-        for part in (self.pair.source, split.train, split.valid, split.test, split.revealed):
+        parts = [self.pair.source, split.train, split.valid, split.test, split.revealed]
+        if self.config["eval_task"] == "ranking":
+            parts += [self.rated_source, self.rated_train]
+        for part in parts:
             for array in (part.user, part.item, part.rating):
                 digest.update(array.tobytes())
         return digest.hexdigest()[:16]

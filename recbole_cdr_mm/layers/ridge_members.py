@@ -16,7 +16,7 @@ from recbole_cdr_mm.layers.stacking import stack
 _PENALTIES = (3.0, 30.0)  # of the regressions, in mean squared lengths of a profile
 _EXPONENTS = (0.0, 0.5)  # a user's target row is divided by its number of positives to this power
 _STACKED_USERS = 4096  # are enough for 27 weights
-_RANKED_USERS = 1024  # are enough to choose one of two mixtures
+_RANKED_USERS = 1024  # are enough to choose one of three mixtures
 _PLACES = 200  # of a ranking that count; fewer are decided by chance where users are few
 _USERS_AT_ONCE = 32
 
@@ -92,13 +92,15 @@ class RidgeMembers:
 
     Attributes:
         regressions: Of each kind of profile, by its name.
-        rows: Target rows of the training users, sparse, float64 (n, I).
+        rows: Target rows of the training users, as they are regressed, sparse, float64 (n, I).
+        positives: What has to be said of them, 1 for a positive, likewise (n, I).
         smoothing: By users of the target domain alone.
         seed: Draws the training users whose predictions are made, where there are many.
     """
 
     regressions: dict[str, Regressions]
     rows: Tensor
+    positives: Tensor
     smoothing: Smoothing
     seed: int
 
@@ -122,27 +124,28 @@ class RidgeMembers:
     def weights(self) -> Tensor:
         """How much each member is believed, float64 (M,).
 
-        A stacked regression of the training users' rows on what is predicted of them without them.
-        Of the mixtures with and without smoothed members it is the one that ranks these rows'
-        positives better, by NDCG at 200 places: the smaller squared error of all items may go with
-        a worse order of the first ones.
+        Stacked regressions of the training users' positives on what is predicted of them without
+        them, once with smoothed members and once without. Of the two mixtures and their mean it is
+        the one that ranks these positives best, by NDCG at 200 places: the smaller squared error of
+        all items may go with a worse order of the first ones.
         """
         drawn = torch.Generator().manual_seed(self.seed)
         users = torch.randperm(self.rows.shape[0], generator=drawn)
         products = stack(self.left_out(users[:_STACKED_USERS]))
         plain = torch.ones(len(products.moment), dtype=torch.bool)
         plain[self._n_own : -1] = False
-        mixtures = [products.weights(plain), products.weights(torch.ones_like(plain))]
-        without, with_smoothed = self._ndcg(mixtures, users[:_RANKED_USERS])
-        return mixtures[with_smoothed > without]
+        without, with_smoothed = products.weights(plain), products.weights(torch.ones_like(plain))
+        mixtures = [without, (without + with_smoothed) / 2, with_smoothed]
+        values = self._ndcg(mixtures, users[:_RANKED_USERS])
+        return mixtures[values.index(max(values))]
 
     def _ndcg(self, mixtures: list[Tensor], users: Tensor) -> list[float]:
         """Mean NDCG of each mixture's left-out rankings of some training users."""
         totals = [0.0] * len(mixtures)
-        for predictions, value in self.left_out(users):
+        for predictions, positive in self.left_out(users):
             for which, weights in enumerate(mixtures):
                 mixed = torch.einsum("m,mbi->bi", weights.float(), predictions)
-                totals[which] += float(ndcg(mixed, value, _PLACES).sum())
+                totals[which] += float(ndcg(mixed, positive, _PLACES).sum())
         return [total / len(users) for total in totals]
 
     def left_out(self, users: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -152,7 +155,8 @@ class RidgeMembers:
             users: Which training users, int64 (q,).
 
         Yields:
-            Predictions (M, b, I) and true rows (b, I) of some users at a time, each in one place.
+            Predictions (M, b, I) and positives (b, I) of some users at a time, the predictions each
+            time in one place.
         """
         n = self.rows.shape[0]
         regressions = list(self.regressions.values())
@@ -181,7 +185,7 @@ class RidgeMembers:
             for prediction, smooth in zip(own, smoothed, strict=True):
                 smooth.copy_(self.smoothing(prediction))
             predictions[-1] = self.smoothing.mean
-            yield predictions, value
+            yield predictions, self.positives.index_select(0, some).to_dense().float()
 
     def combined(self, weights: Tensor) -> Tensor:
         """The mixture as one linear map from all profiles side by side.

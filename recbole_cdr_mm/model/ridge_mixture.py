@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.features import ItemFeatures
 from recbole_cdr_mm.data.folds import SimulatedUsers
+from recbole_cdr_mm.data.history import build_histories
 from recbole_cdr_mm.data.sparse_rows import sparse_rows
 from recbole_cdr_mm.data.split import overlapped_training_users
 from recbole_cdr_mm.errors import ConfigError
@@ -29,9 +30,10 @@ _TEXT_PENALTY = 3.0  # of the regression of items' weights on their texts
 class RidgeMixture(StartingFloor):
     """What a cold-start user likes, by ridge regressions that were each left to prove themselves.
 
-    Overlapped training users' target rows (1 for a positive, else 0) are regressed on three
-    profiles of their source histories: their source rows, these rows in the main directions of all
-    source users' rows, and the texts of what they liked; with two penalties, and with target rows
+    Overlapped training users' target rows (1 for a positive, half for a rating below
+    `positive_threshold`, else 0) are regressed on three profiles of their source histories, which
+    are all they rated: their source rows, these rows in the main directions of all source users'
+    rows, and the texts of what they rated; with two penalties, and with target rows
     as they are or divided by the root of the user's number of positives. With the popularity among
     these users these are 13 predictions, and 9 without texts. Each comes again, smoothed: pulled to
     what users of the target domain alone are like, in the 16 main directions of their target rows.
@@ -39,15 +41,16 @@ class RidgeMixture(StartingFloor):
 
     Each says what it would have said of a training user without that user's target row, in closed
     form. On these left-out predictions, of 4,096 users at most, stacked regressions fit how much
-    each is believed, once with the smoothed ones and once without. The one counts by which the
-    left-out rows' positives are ranked better; with few overlapped users that is mostly the former.
-    The sum is one linear map from a user's profile to the target items.
+    each is believed for what it says of the positives, once with the smoothed ones and once
+    without. Of the two and their mean that counts by which the left-out positives are ranked best;
+    with few overlapped users it is mostly the former. The sum is one linear map from a user's
+    profile to the target items.
 
     With texts, an item without a positive in training has the weights that its text lets expect, by
     a ridge regression on the texts of the others.
 
-    The score is log(softplus(sum / e)), e the mean of all target rows: the order is that of the
-    sum, and differences are those of log-probabilities, as the losses of few-shot have them. No
+    The score is log(softplus(sum / e)), e the mean of all rows of positives: the order is that of
+    the sum, and differences are those of log-probabilities, as the losses of few-shot have them. No
     bridge is trained on top: none that was tried added anything (docs/accuracy.md).
 
     Args:
@@ -83,20 +86,22 @@ class RidgeMixture(StartingFloor):
         size = min(_SOURCE_DIRECTIONS, pair.n_source_items)
         self.rows = HistoryProfile(n_source_items, rank, "sum")
         self.directions = HistoryProfile(n_source_items, size, "root")
-        self.likes: HistoryProfile | None = None
+        self.texts: HistoryProfile | None = None
         self._features: ItemFeatures | None = None
         if texts and dataset.text_domains:
             self._features = dataset.features("text", dataset.text_domains)
             item_texts = self._texts(self._features)  # (I, d)
-            self.likes = HistoryProfile(n_source_items, item_texts.shape[1], "unit", is_kept=False)
-            self.likes.item_e.copy_(item_texts[:n_source_items])
+            n_features = item_texts.shape[1]
+            self.texts = HistoryProfile(n_source_items, n_features, "unit", is_kept=False)
+            self.texts.item_e.copy_(item_texts[:n_source_items])
         n_weights = 1 + sum(profile.item_e.shape[1] for profile in self._kinds().values())
         self.register_buffer("weight", torch.zeros(pair.n_items - self.first_item, n_weights))
         self.register_buffer("scale", torch.tensor(1.0))
-        self._histories, self._seed = dataset.histories(), config["seed"]
+        self._histories = build_histories(dataset.rated_source, pair.n_users)
+        self._seed = config["seed"]
 
     def _kinds(self) -> dict[str, HistoryProfile]:
-        profiles = {"rows": self.rows, "directions": self.directions, "texts": self.likes}
+        profiles = {"rows": self.rows, "directions": self.directions, "texts": self.texts}
         return {name: profile for name, profile in profiles.items() if profile is not None}
 
     @staticmethod
@@ -138,7 +143,9 @@ class RidgeMixture(StartingFloor):
     def fit(self, target: MF, dataset: PairDataset, simulated: SimulatedUsers | None) -> str:
         """Fit profiles, regressions and their mixture."""
         train, items = dataset.split.train, dataset.pair.items("target")
-        rows = sparse_rows(train, self.users, items)  # (n, I)
+        positives = sparse_rows(train, self.users, items)  # (n, I)
+        rated = sparse_rows(dataset.rated_train, self.users, items)  # (n, I)
+        rows = ((positives + rated) / 2).coalesce()
         alone = sparse_rows(train, np.setdiff1d(train.user, self.users), items)  # (a, I)
         device = self.weight.device
         self._histories = self._histories.to(torch.device("cpu"))
@@ -151,11 +158,12 @@ class RidgeMixture(StartingFloor):
                 for name, profile in self._kinds().items()
             },
             rows,
+            positives,
             smooth_by(alone, _TARGET_DIRECTIONS, self._seed),
             self._seed,
         )
         weights = members.weights()
-        self.scale.fill_(rows.sum() / rows.shape[0] / rows.shape[1])
+        self.scale.fill_(positives.sum() / positives.shape[0] / positives.shape[1])
         self.weight.copy_(members.combined(weights))
         self._fill_unseen(dataset)
         self.to(device)
@@ -168,7 +176,7 @@ class RidgeMixture(StartingFloor):
 
     def _fit_profiles(self, dataset: PairDataset) -> None:
         """The item vectors of which profiles are sums."""
-        source, items = dataset.pair.source, dataset.pair.items("source")
+        source, items = dataset.rated_source, dataset.pair.items("source")
         everyone = sparse_rows(source, np.unique(source.user), items)  # (n, m)
         length = everyone.sum(1).to_dense().sqrt()  # (n,)
         at_unit_length = everyone * (1 / length).unsqueeze(1)  # (n, m)
