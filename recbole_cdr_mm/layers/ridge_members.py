@@ -14,7 +14,7 @@ from recbole_cdr_mm.layers.ridge_regression import RidgeRegression, decompose
 from recbole_cdr_mm.layers.stacking import stack
 
 _PENALTIES = (3.0, 30.0)  # of the regressions, in mean squared lengths of a profile
-_EXPONENTS = (0.0, 0.5)  # a user's target row is divided by its number of positives to this power
+_EXPONENTS = (0.0, 0.5)  # a user's target row is divided by its sum to this power
 _STACKED_USERS = 4096  # are enough for 27 weights
 _RANKED_USERS = 1024  # are enough to choose one of three mixtures
 _PLACES = 200  # of a ranking that count; fewer are decided by chance where users are few
