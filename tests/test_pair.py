@@ -623,10 +623,12 @@ def test_ranking_keeps_positives_and_describes_everything(tmp_path: Path, data: 
     assert ranking.rows["test"] < ranking.description["test_ratings"] == rating.rows["test"]
     for part in (ranking.pair.source, ranking.split.train, ranking.split.test):
         assert part.rating.min() >= 4
-    positive = rating.histories(positive_only=True)
-    everything = ranking.histories()
-    assert torch.equal(positive.start, everything.start)
-    assert torch.equal(positive.item, everything.item)
+    for positive_only in (True, False):
+        one, other = (each.histories(positive_only=positive_only) for each in (rating, ranking))
+        assert torch.equal(one.start, other.start)
+        assert torch.equal(one.item, other.item)
+    assert len(ranking.histories(positive_only=True).item) == len(ranking.pair.source)
+    assert len(ranking.histories().item) == len(rating.pair.source) > len(ranking.pair.source)
 
 
 def test_ranking_has_the_lower_ratings_of_training_beside_its_positives(

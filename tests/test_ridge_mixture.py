@@ -253,6 +253,8 @@ class Reference:
         shape = pair.n_users, pair.n_items
         source, target, rated = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         rated_source, rated_train = run.dataset.rated_source, run.dataset.rated_train
+        if run.config["history"] == "positive":
+            rated_source = pair.source
         source[rated_source.user, rated_source.item] = 1
         rated[rated_train.user, rated_train.item] = 0.5
         rated[split.train.user, split.train.item] = 1
@@ -367,8 +369,13 @@ def crowded_pair(seed: int) -> SyntheticPair:
 
 @pytest.mark.parametrize("item_features", ["text", "id"])
 @pytest.mark.parametrize(
-    ("seed", "overlap_ratio", "chosen"),
-    [(14, 0.6, "without"), (5, 0.6, "half"), (4, 0.3, "with")],
+    ("seed", "overlap_ratio", "history", "chosen"),
+    [
+        (14, 0.6, "all", "without"),
+        (5, 0.6, "all", "half"),
+        (4, 0.3, "all", "with"),
+        (4, 0.3, "positive", "with"),
+    ],
 )  # drawn so that one mixture is clearly best
 def test_scores_are_those_of_the_definition(
     tmp_path: Path,
@@ -376,12 +383,14 @@ def test_scores_are_those_of_the_definition(
     item_features: str,
     seed: int,
     overlap_ratio: float,
+    history: str,
     chosen: str,
 ) -> None:
     world = crowded_pair(seed)
     monkeypatch.setattr(history_profile, "_POWER_ITERATIONS", 1000)  # as good as exact
     data_path = write_world(world, tmp_path)
-    run = build(data_path, item_features=item_features, overlap_ratio=overlap_ratio).fit()
+    values = {"item_features": item_features, "overlap_ratio": overlap_ratio, "history": history}
+    run = build(data_path, **values).fit()
     reference = Reference(run, world)
     weights = reference.weights()
     n_own = (len(weights) - 1) // 2

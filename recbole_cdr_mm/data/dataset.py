@@ -116,13 +116,17 @@ class PairDataset(Dataset):
         """The source histories of all users.
 
         Args:
-            positive_only: Keep only ratings of `positive_threshold` or more.
+            positive_only: Keep only ratings of `positive_threshold` or more, also in a ranking.
             last: Keep only each user's last so many.
         """
-        rows = self.pair.source
-        if positive_only:
-            rows = rows.at_least(self.config["positive_threshold"])
+        rows = self.source_ratings(positive_only=positive_only)
         return build_histories(rows, self.pair.n_users, last=last)
+
+    def source_ratings(self, *, positive_only: bool) -> Ratings:
+        """Source ratings, also in a ranking all of them or those of `positive_threshold` alone."""
+        if not positive_only:
+            return self.rated_source
+        return self.rated_source.at_least(self.config["positive_threshold"])
 
     @property
     def text_domains(self) -> list[DomainName]:

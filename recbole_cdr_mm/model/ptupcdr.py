@@ -85,7 +85,7 @@ class PTUPCDR(BridgeRecommender):
             positive_only=self.config["history"] == "positive",
             last=self.config["history_length"],
         )
-        biases = fit_domain_biases(dataset.pair.source, dataset.pair, self.config)
+        biases = fit_domain_biases(dataset.rated_source, dataset.pair, self.config)
         length = histories.start.diff()
         user = torch.repeat_interleave(torch.arange(self.n_users), length)
         expected = biases.mean + biases.user[user] + biases.item[histories.item]

@@ -12,7 +12,6 @@ from torch.nn.functional import softplus
 from recbole_cdr_mm.data.dataset import PairDataset
 from recbole_cdr_mm.data.features import ItemFeatures
 from recbole_cdr_mm.data.folds import SimulatedUsers
-from recbole_cdr_mm.data.history import build_histories
 from recbole_cdr_mm.data.sparse_rows import sparse_rows
 from recbole_cdr_mm.data.split import overlapped_training_users
 from recbole_cdr_mm.errors import ConfigError
@@ -31,9 +30,9 @@ class RidgeMixture(StartingFloor):
     """What a cold-start user likes, by ridge regressions that were each left to prove themselves.
 
     Overlapped training users' target rows (1 for a positive, half for a rating below
-    `positive_threshold`, else 0) are regressed on three profiles of their source histories, which
-    are all they rated: their source rows, these rows in the main directions of all source users'
-    rows, and the texts of what they rated; with two penalties, and with target rows as they are or
+    `positive_threshold`, else 0) are regressed on three profiles of their source histories: their
+    source rows, these rows in the main directions of all source users' rows, and the texts of what
+    they rated; with two penalties, and with target rows as they are or
     divided by the root of their sum. With the popularity among these users these are 13
     predictions, and 9 without texts. Each comes again, smoothed: pulled to what users of the target
     domain alone are like, in the 16 main directions of their target rows. The last is the
@@ -55,7 +54,7 @@ class RidgeMixture(StartingFloor):
 
     Args:
         dataset: The pair.
-        config: Gives row_rank and seed.
+        config: Gives history, row_rank and seed.
         texts: Whether the text profile is among the profiles, and target texts are read, of the
             domains that have texts.
 
@@ -97,7 +96,8 @@ class RidgeMixture(StartingFloor):
         n_weights = 1 + sum(profile.item_e.shape[1] for profile in self._kinds().values())
         self.register_buffer("weight", torch.zeros(pair.n_items - self.first_item, n_weights))
         self.register_buffer("scale", torch.tensor(1.0))
-        self._histories = build_histories(dataset.rated_source, pair.n_users)
+        self._positive_only = config["history"] == "positive"
+        self._histories = dataset.histories(positive_only=self._positive_only)
         self._seed = config["seed"]
 
     def _kinds(self) -> dict[str, HistoryProfile]:
@@ -176,7 +176,8 @@ class RidgeMixture(StartingFloor):
 
     def _fit_profiles(self, dataset: PairDataset) -> None:
         """The item vectors of which profiles are sums."""
-        source, items = dataset.rated_source, dataset.pair.items("source")
+        source = dataset.source_ratings(positive_only=self._positive_only)
+        items = dataset.pair.items("source")
         everyone = sparse_rows(source, np.unique(source.user), items)  # (n, m)
         length = everyone.sum(1).to_dense().sqrt()  # (n,)
         at_unit_length = everyone * (1 / length).unsqueeze(1)  # (n, m)

@@ -58,7 +58,7 @@ class RidgeBridge(CrossDomainRecommender):
         n_target_items = self.n_items - self.first_target_item
         self.register_buffer("weight", torch.zeros(n_target_items, rank + 1))
         self.register_buffer("power", torch.tensor(0.0))
-        self._histories = dataset.histories().to(self.device)
+        self._histories = dataset.histories(positive_only=True).to(self.device)
 
     def stages(self, dataset: PairDataset, validate: Callable[[], float] | None) -> list[Stage]:
         """One stage in closed form."""
