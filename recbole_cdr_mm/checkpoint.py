@@ -3,17 +3,19 @@
 A checkpoint is a file of torch.save that torch.load accepts with `weights_only=True`. What torch
 does not take, NumPy arrays and SciPy matrices, lies in an `.npz` file beside it. That file has the
 hash of its contents in its name, and the checkpoint names it: wherever a run is killed, a
-checkpoint finds the arrays of its own epoch.
+checkpoint finds the arrays of its own epoch. A tensor of zeros alone, such as a table that is not
+fitted yet, is stored as one zero.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -143,8 +145,12 @@ def _pack(value: Any, where: str, arrays: dict[str, np.ndarray]) -> Any:
     """Move the arrays of a value to `arrays`, and leave in their places what says where."""
     if isinstance(value, np.generic):
         return value.item()
-    if type(value) in _PLAIN or isinstance(value, torch.Tensor) or _is_state_dict(value):
+    if type(value) in _PLAIN:
         return value
+    if isinstance(value, torch.Tensor):
+        return _one_zero(value)
+    if _is_state_dict(value):
+        return _each(value, _one_zero)
     if sp.issparse(value):  # asked first, as SciPy's dok format is a dict besides
         parts, kind = _sparse_parts(value)
     elif isinstance(value, Mapping):
@@ -164,8 +170,10 @@ def _pack(value: Any, where: str, arrays: dict[str, np.ndarray]) -> Any:
 
 def _unpack(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     """Put the arrays back into the places that `_pack` took them from."""
+    if isinstance(value, torch.Tensor):
+        return _in_full(value)
     if _is_state_dict(value):
-        return value
+        return _each(value, _in_full)
     if isinstance(value, dict) and _IN_NPZ in value:
         return _rebuild({part: arrays[key] for part, key in value[_IN_NPZ].items()}, value)
     if isinstance(value, dict):
@@ -176,10 +184,29 @@ def _unpack(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 def _is_state_dict(value: Any) -> bool:
-    # Kept as it is, since torch keeps the versions of the layers in an attribute of it.
     return isinstance(value, OrderedDict) and all(
         isinstance(entry, torch.Tensor) for entry in value.values()
     )
+
+
+def _each(state_dict: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A state dict with its tensors changed."""
+    changed = copy.copy(state_dict)  # with the attribute in which torch keeps the layers' versions
+    changed.update({key: change(tensor) for key, tensor in state_dict.items()})
+    return changed
+
+
+def _one_zero(tensor: torch.Tensor) -> torch.Tensor:
+    """A view of a single zero in the place of a tensor of zeros; torch.save writes that zero."""
+    if tensor.layout is not torch.strided or tensor.any():
+        return tensor
+    return tensor.new_zeros(()).expand(tensor.shape)
+
+
+def _in_full(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor with memory of its own for each value."""
+    is_view = tensor.layout is torch.strided and 0 in tensor.stride()
+    return tensor.contiguous() if is_view else tensor
 
 
 def _sparse_parts(matrix: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -109,6 +109,24 @@ class TestRoundTrip:
         ):
             assert torch.equal(value, same)
 
+    def test_zeros_take_no_room(self, path: Path) -> None:
+        layer = nn.Linear(1000, 1000)
+        nn.init.zeros_(layer.weight)
+        moments = {"mean": torch.zeros(1000, 1000), "none": torch.zeros(0, 3)}
+        save_checkpoint(path, {"model": layer.state_dict(), "optimizer": moments})
+        assert path.stat().st_size < 20_000
+        again = load_checkpoint(path)
+        assert again["model"]._metadata == layer.state_dict()._metadata
+        for found, stored in (
+            *zip(again["model"].values(), layer.state_dict().values(), strict=True),
+            *zip(again["optimizer"].values(), moments.values(), strict=True),
+        ):
+            assert torch.equal(found, stored)
+            assert found.is_contiguous()
+        again["model"]["weight"][0, 0] = 1.0
+        assert again["model"]["weight"].sum() == 1.0
+        assert not layer.weight.any()
+
     def test_ordered_dict_with_arrays(self, path: Path) -> None:
         save_checkpoint(path, {"both": OrderedDict(table=TABLE, bias=torch.ones(1))})
         again = load_checkpoint(path)["both"]
