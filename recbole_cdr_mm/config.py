@@ -8,6 +8,7 @@ command line.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,8 @@ class MMConfig(Config):
         self._model_keys: set[str] = set()
         for file in model_files(model_class):
             self._model_keys |= self._add_properties(file)
+        if not ours:
+            self._add_bounds()
         self.internal_config_dict.update(self._checked(self._pair, model))
         self._add_preset(self._early("preset"), model, dataset, known=ours)
         self.internal_config_dict["MODEL_TYPE"] = getattr(model_class, "type", None)
@@ -144,6 +147,14 @@ class MMConfig(Config):
         self.internal_config_dict.update(values)
         self.keys.update(keys)
         return set(keys)
+
+    def _add_bounds(self) -> None:
+        """RecBole's files give the types of its models' keys; the bounds are ours."""
+        _, bounds = read_properties(PROPERTIES / "recbole_bounds.yaml")
+        for name in self._model_keys & bounds.keys():
+            bounded = replace(self.keys[name], type_text=bounds[name].type_text)
+            if not bounded.problem_with(bounded.default):
+                self.keys[name] = bounded
 
     def _early(self, name: str) -> Any:
         """A value that decides which properties are read, checked before it is used."""

@@ -530,6 +530,38 @@ def test_a_key_without_effect_may_have_its_default() -> None:
     assert config("--normalize_all=None", save_dataset=False)["save_dataset"] is False
 
 
+# Bounds of RecBole's keys
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "bound"),
+    [
+        ("LightGCN", "--n_layers=-1", "`n_layers: -1` must be (int >= 0)"),
+        ("BPR", "--embedding_size=0", "`embedding_size: 0` must be (int > 0)"),
+        (
+            "NeuMF",
+            "--mlp_hidden_size=[64,0]",
+            "`mlp_hidden_size: [64,0]` must be (list of int > 0)",
+        ),
+        ("DeepFM", "--dropout_prob=1.0", "`dropout_prob: 1.0` must be (0 <= float < 1)"),
+        ("EASE", "--reg_weight=-250", "`reg_weight: -250` must be (float >= 0)"),
+    ],
+)
+def test_values_that_recboles_models_cannot_mean(model: str, given: str, bound: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(bound)):
+        config(given, model=model)
+
+
+def test_each_bound_is_of_some_model_of_recboles_whose_default_keeps_it() -> None:
+    bounds = read_properties(PROPERTIES / "recbole_bounds.yaml")[1]
+    kept = set()
+    for file in (RECBOLE_PROPERTIES / "model").glob("*.yaml"):
+        for name, key in read_properties(file)[1].items():
+            if name in bounds and not bounds[name].problem_with(key.default):
+                kept.add(name)
+    assert kept == set(bounds)
+
+
 # What would run and mean nothing
 
 
