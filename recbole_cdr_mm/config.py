@@ -28,6 +28,7 @@ from recbole_cdr_mm.property_files import (
     RECBOLE_PROPERTIES,
     keys_of_ours,
     model_files,
+    recbole_bounds,
     task_file,
 )
 from recbole_cdr_mm.schema import Key, PropertyLoader, read_properties
@@ -150,11 +151,11 @@ class MMConfig(Config):
 
     def _add_bounds(self) -> None:
         """RecBole's files give the types of its models' keys; the bounds are ours."""
-        _, bounds = read_properties(PROPERTIES / "recbole_bounds.yaml")
-        for name in self._model_keys & bounds.keys():
-            bounded = replace(self.keys[name], type_text=bounds[name].type_text)
-            if not bounded.problem_with(bounded.default):
-                self.keys[name] = bounded
+        for name, type_text in recbole_bounds().items():
+            if name in self._model_keys:
+                bounded = replace(self.keys[name], type_text=type_text)
+                if not bounded.problem_with(bounded.default):
+                    self.keys[name] = bounded
 
     def _early(self, name: str) -> Any:
         """A value that decides which properties are read, checked before it is used."""

@@ -54,6 +54,13 @@ def model_files(model_class: type) -> list[Path]:
     return [*([own] if own.exists() else []), PROPERTIES / "recbole_model.yaml"]
 
 
+@functools.cache
+def recbole_bounds() -> dict[str, str]:
+    """Types with bounds, by the keys of RecBole's models that they are for."""
+    names_of_types, _ = read_properties(PROPERTIES / "recbole_bounds.yaml")
+    return {name: text for text, names in names_of_types.items() for name in names}  # type: ignore[attr-defined]
+
+
 def known_keys(model_class: type, eval_task: str) -> set[str]:
     """The keys that a run of a model can be given."""
     files = [*GENERAL_FILES, task_file(eval_task), *model_files(model_class)]

@@ -9,7 +9,8 @@ from recbole_cdr_mm.property_files import PROPERTIES, RECBOLE_PROPERTIES
 from recbole_cdr_mm.schema import Key, read_properties
 
 WITHOUT_EFFECT = PROPERTIES / "without_effect.yaml"  # keys of RecBole's, each with a reason
-OURS = sorted({*PROPERTIES.glob("*.yaml"), *PROPERTIES.glob("*/*.yaml")} - {WITHOUT_EFFECT})
+BOUNDS = PROPERTIES / "recbole_bounds.yaml"  # types, each with the keys of RecBole's that it is for
+OURS = sorted({*PROPERTIES.glob("*.yaml"), *PROPERTIES.glob("*/*.yaml")} - {WITHOUT_EFFECT, BOUNDS})
 
 
 @pytest.mark.parametrize(

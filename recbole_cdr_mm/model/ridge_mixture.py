@@ -32,11 +32,10 @@ class RidgeMixture(StartingFloor):
     Overlapped training users' target rows (1 for a positive, half for a rating below
     `positive_threshold`, else 0) are regressed on three profiles of their source histories: their
     source rows, these rows in the main directions of all source users' rows, and the texts of what
-    they rated; with two penalties, and with target rows as they are or
-    divided by the root of their sum. With the popularity among these users these are 13
-    predictions, and 9 without texts. Each comes again, smoothed: pulled to what users of the target
-    domain alone are like, in the 16 main directions of their target rows. The last is the
-    popularity among those.
+    they rated; with two penalties, and with target rows as they are or divided by the root of their
+    sum. With the popularity among these users these are 13 predictions, and 9 without texts. Each
+    comes again, smoothed: pulled to what users of the target domain alone are like, in the 16 main
+    directions of their target rows. The last is the popularity among those.
 
     Each says what it would have said of a training user without that user's target row, in closed
     form. On these left-out predictions, of 4,096 users at most, stacked regressions fit how much
