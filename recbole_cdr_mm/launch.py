@@ -13,7 +13,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from recbole_cdr_mm import ranks
-from recbole_cdr_mm.cores import usable_cores
+from recbole_cdr_mm.cores import threads_of_each
 from recbole_cdr_mm.errors import ProcessError, UserError
 
 _PATIENCE = 5.0  # seconds
@@ -53,7 +53,7 @@ def launch(config: Any, function: Callable[..., Any], *arguments: Any) -> Any:
         max_restarts=0,
         monitor_interval=1.0,
     )
-    threads = max(1, usable_cores() // n_here)
+    threads = threads_of_each(n_here)
     chatter = logging.getLogger("torch.distributed.elastic")
     level = chatter.level
     chatter.setLevel(logging.CRITICAL)  # what failed is said once, below

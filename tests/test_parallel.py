@@ -69,7 +69,8 @@ def test_reports_are_answered(task: Callable[..., Task]) -> None:
     assert heard == [("task", 4), ("task", 5)]
 
 
-def test_cores_are_divided(task: Callable[..., Task]) -> None:
+def test_cores_are_divided(task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     cores = usable_cores()
     (outcome,) = LocalPool(1).run([task(pool_tasks.threads)])
     torch_threads, blas_threads = outcome.value
@@ -78,6 +79,17 @@ def test_cores_are_divided(task: Callable[..., Task]) -> None:
     (outcome,) = LocalPool(1, n_threads=1).run([task(pool_tasks.threads)])
     assert outcome.value == (1, {1})
     assert LocalPool(cores).n_threads == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "threads"),
+    [("1", 1), ("1000", usable_cores()), ("0", 1), ("4,3", usable_cores()), ("", usable_cores())],
+)
+def test_no_more_threads_than_the_variable_says(
+    monkeypatch: pytest.MonkeyPatch, variable: str, threads: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert LocalPool(1).n_threads == threads
 
 
 @needs_two_cores

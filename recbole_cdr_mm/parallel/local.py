@@ -18,7 +18,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from recbole_cdr_mm.cores import usable_cores
+from recbole_cdr_mm.cores import threads_of_each, usable_cores
 from recbole_cdr_mm.errors import ConfigError, UserError
 from recbole_cdr_mm.parallel.tasks import Failure, Outcome, Task, no_answer
 
@@ -44,7 +44,7 @@ class LocalPool:
 
     Args:
         n_workers: Tasks at a time.
-        n_threads: Threads of each; None: the cores that this process may use, divided.
+        n_threads: Threads of each; None: as `threads_of_each` has it.
 
     Raises:
         ConfigError: If there are fewer cores than workers.
@@ -58,7 +58,7 @@ class LocalPool:
                 f" --processes={cores}."
             )
         self.n_workers = n_workers
-        self.n_threads = n_threads or cores // n_workers
+        self.n_threads = n_threads or threads_of_each(n_workers)
 
     def run(
         self, tasks: Iterable[Task], on_report: Callable[[Task, Any], Any] = no_answer
