@@ -289,7 +289,7 @@ def build_model(config: Any, dataset: Any) -> Any:
             f"{model_class.__name__}: the file of a trained model holds more than tensors and plain"
             " values, and is not read. Name a checkpoint that this package wrote."
         ) from error
-    except (AssertionError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (AssertionError, IndexError, NotImplementedError, RuntimeError, ValueError) as error:
         refusal = _refusal(error)
         if refusal is None:
             raise

@@ -44,9 +44,9 @@ class Reference:
     def __init__(self, run: Run) -> None:
         self.run, self.config, self.pair = run, run.config, run.dataset.pair
         self.state = numpy_state(run)
-        mean, user_bias, item_bias = naive_biases(self.pair.source)
+        self.source = source = run.dataset.rated_source
+        mean, user_bias, item_bias = naive_biases(source)
         self.source_bias = user_bias
-        source = self.pair.source
         self.centred = [
             float(r) - mean - user_bias[u] - item_bias[i]
             for u, i, r in zip(source.user, source.item, source.rating, strict=True)
@@ -161,17 +161,17 @@ class PersonalisedReference(Reference):
 
     def characteristic(self, user: int) -> np.ndarray:
         """Eq. 2-3."""
-        places = list(np.flatnonzero(self.pair.source.user == user))
+        places = list(np.flatnonzero(self.source.user == user))
         if self.config["history"] == "positive":
             threshold = self.config["positive_threshold"]
-            places = [n for n in places if self.pair.source.rating[n] >= threshold]
+            places = [n for n in places if self.source.rating[n] >= threshold]
         if self.config["history_length"] is not None:
             places = places[-self.config["history_length"] :]
         if not places:
             return np.zeros(self.config["embedding_size"])
         vectors, logits = [], []
         for n in places:
-            v = self.history_vector(self.pair.source.item[n])
+            v = self.history_vector(self.source.item[n])
             if self.config["rating_aware"]:
                 v = v + self.layer("rating_gate", np.concatenate([v, self.centred[n] * v]))
             hidden = np.maximum(self.layer("characteristic_encoder.hidden", v), 0)

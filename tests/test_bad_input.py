@@ -442,10 +442,17 @@ MISTAKES = {
     ),
     "a size that RecBole's model cannot have": Mistake(
         "ConfigError",
-        r"BPR refuses its configuration: .*negative dimension.*\. Correct the key\.",
-        with_=("--model=BPR", "--eval_task=ranking"),
-        bad_args=("--embedding_size=-1",),
-        good_args=("--embedding_size=4",),
+        r"GCMC refuses its configuration: .*negative dimension.*\. Correct the key\.",
+        with_=("--model=GCMC", "--eval_task=ranking"),
+        bad_args=("--class_num=-1",),
+        good_args=("--class_num=2",),
+    ),
+    "layers that RecBole's model cannot be without": Mistake(
+        "ConfigError",
+        r"NeuMF refuses its configuration: list index out of range\. Correct the key\.",
+        with_=("--model=NeuMF", "--eval_task=ranking"),
+        bad_args=("--mlp_hidden_size=[]",),
+        good_args=("--mlp_hidden_size=[4]",),
     ),
     "more folds than users": Mistake(
         "ConfigError",
