@@ -471,6 +471,22 @@ def test_ranges_and_start_of_the_user(data_path: Path, tmp_path: Path) -> None:
     assert float(first["value"]) == expected
 
 
+def test_a_task_may_have_ranges_of_its_own(data_path: Path, tmp_path: Path) -> None:
+    options = {**TINY, "eval_task": "ranking", "epochs": 1}
+    assert main(command(data_path, tmp_path / "packaged", "MetaMMCDR", 1, **options)) == 0
+    (trial,) = rows(tmp_path / "packaged", "MetaMMCDR")
+    assert list(trial)[3:] == ["history", "item_features", "row_rank"]
+    for name, line in (("CMF", "reg_weight uniform 0,1"), ("CMF.ranking", "epochs choice [1, 2]")):
+        write_lines(tmp_path / "ranges" / f"{name}.hyper", line)
+    options["params_dir"] = tmp_path / "ranges"
+    for task, key in (("ranking", "epochs"), ("rating", "reg_weight")):
+        given = {**options, "eval_task": task}
+        if key == "epochs":
+            del given["epochs"]
+        assert main(command(data_path, tmp_path / task, "CMF", 1, **given)) == 0
+        assert list(rows(tmp_path / task, "CMF")[0])[3:] == [key]
+
+
 def test_folder_of_ranges_and_recboles_models(data_path: Path, tmp_path: Path) -> None:
     for model in ("FM", "ItemMean"):
         key = {"FM": "embedding_size choice [4, 8]", "ItemMean": "item_shrinkage uniform 0,9"}

@@ -204,14 +204,16 @@ def test_refuses_what_a_model_cannot_run_with(
 
 
 def test_every_model_with_hyperparameters_has_a_file() -> None:
-    assert {path.stem for path in PACKAGED} == find_models().keys() - WITHOUT_HYPERPARAMETERS
+    models = {path.name.partition(".")[0] for path in PACKAGED}
+    assert models == find_models().keys() - WITHOUT_HYPERPARAMETERS
 
 
 @pytest.mark.parametrize("path", PACKAGED, ids=lambda path: path.stem)
 def test_packaged(path: Path) -> None:
     """Known keys, allowed values, and the defaults among them, so that they are the first trial."""
     ranges = read_ranges(path)
-    for eval_task in find_models()[path.stem].eval_tasks:
-        config = MMConfig(path.stem, "demo", config_dict={"eval_task": eval_task})
-        check_ranges(path.stem, ranges.values(), config.keys, [])
+    model, _, eval_task = path.stem.partition(".")
+    for task in [eval_task] if eval_task else find_models()[model].eval_tasks:
+        config = MMConfig(model, "demo", config_dict={"eval_task": task})
+        check_ranges(model, ranges.values(), config.keys, [])
         assert [key for key, r in ranges.items() if r.parameter(config[key]) is None] == []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from recbole_cdr_mm.packaged import PROPERTIES
 from recbole_cdr_mm.parallel.local import LocalPool
 from recbole_cdr_mm.parallel.ray_pool import RayPool
 from recbole_cdr_mm.parallel.tasks import Pool
-from recbole_cdr_mm.tune.ranges import Choice, Range, check_ranges, read_ranges
+from recbole_cdr_mm.tune.ranges import Choice, check_ranges, read_ranges
 from recbole_cdr_mm.tune.report import (
     budget_text,
     summarise,
@@ -69,7 +70,8 @@ def tune(
         out: Folder of the outputs (see `write_outputs`), of the studies and of the trials' output.
         pool: Trains.
         params_file: Range file, of one model.
-        params_dir: Folder of range files `<model>.hyper`; by default the packaged ones.
+        params_dir: Folder of range files `<model>.hyper`, or `<model>.<eval_task>.hyper` for one
+            task; by default the packaged ones.
         split_seeds: Splits on which each trial is trained; by default the one of `split_seed`.
         config_files: YAML files. A tuned key among them is where its search starts.
         command_line: `--key=value` arguments; no tuned keys.
@@ -85,7 +87,7 @@ def tune(
             model,
             dataset,
             n_trials,
-            read_ranges(_range_file(model, models, params_file, params_dir)),
+            partial(_range_file, model, models, params_file, params_dir),
             split_seeds,
             config_files,
             command_line,
@@ -96,7 +98,11 @@ def tune(
 
 
 def _range_file(
-    model: str, models: Sequence[str], params_file: Path | None, params_dir: Path | None
+    model: str,
+    models: Sequence[str],
+    params_file: Path | None,
+    params_dir: Path | None,
+    eval_task: str,
 ) -> Path:
     if params_file:
         if len(models) > 1 or params_dir:
@@ -105,9 +111,12 @@ def _range_file(
                 " a file <model>.hyper for each model."
             )
         return params_file
-    path = (params_dir or PACKAGED) / f"{model}.hyper"
+    folder = params_dir or PACKAGED
+    of_task, path = folder / f"{model}.{eval_task}.hyper", folder / f"{model}.hyper"
+    if of_task.exists():
+        return of_task
     if not path.exists():
-        packaged = ", ".join(sorted(file.stem for file in PACKAGED.glob("*.hyper")))
+        packaged = ", ".join(sorted({file.name.split(".")[0] for file in PACKAGED.glob("*.hyper")}))
         raise ConfigError(
             f"There is no {path}, which would say what to tune of {model}. Give --params_file=FILE."
             f" Packaged are those of {packaged}."
@@ -119,7 +128,7 @@ def _plan(
     model: str,
     dataset: str,
     n_trials: int,
-    ranges: dict[str, Range],
+    range_file: Callable[[str], Path],
     split_seeds: Sequence[int],
     config_files: Sequence[str],
     command_line: Sequence[str],
@@ -139,6 +148,7 @@ def _plan(
     if split_seeds and "split_seed" in given:
         raise ConfigError("--split_seeds and --split_seed say the same. Leave one of them out.")
     config = MMConfig(model, dataset, config_files, command_line=command_line)
+    ranges = read_ranges(range_file(config["eval_task"]))
     check_ranges(model, ranges.values(), config.keys, given)
     for found in ranges.values():
         for value in found.ends if isinstance(found, Choice) else ():
@@ -267,7 +277,10 @@ def _parser() -> argparse.ArgumentParser:
         "--params_file", type=Path, help="range file of one model, as RecBole's hyper_test has it"
     )
     parser.add_argument(
-        "--params_dir", type=Path, help="folder of range files MODEL.hyper; default: packaged ones"
+        "--params_dir",
+        type=Path,
+        help="folder of range files MODEL.hyper, or MODEL.ranking.hyper for rankings alone;"
+        " default: packaged ones",
     )
     parser.add_argument(
         "--split_seeds",
