@@ -123,6 +123,9 @@ class TestRoundTrip:
         ):
             assert torch.equal(found, stored)
             assert found.is_contiguous()
+        sparse = torch.zeros(3, 3).to_sparse()
+        save_checkpoint(path, {"sparse": sparse})
+        assert torch.equal(load_checkpoint(path)["sparse"].to_dense(), sparse.to_dense())
         again["model"]["weight"][0, 0] = 1.0
         assert again["model"]["weight"].sum() == 1.0
         assert not layer.weight.any()

@@ -642,14 +642,32 @@ def test_ranking_has_the_lower_ratings_of_training_beside_its_positives(
         assert found.rating.min() < 4
         for name in COLUMNS:
             np.testing.assert_array_equal(getattr(found, name), getattr(all_ratings, name))
-    path = data / "pair_movie" / "pair_movie.inter"
+
+
+@pytest.mark.parametrize("domain", ["movie", "cd"])
+def test_models_that_read_lower_ratings_are_told_apart_by_them(
+    tmp_path: Path, data: Path, domain: str
+) -> None:
+    before = load(tmp_path, eval_task="ranking")
+    assert before.config["lower_fingerprint"] is None
+    assert len(before.histories(positive_only=True).item)
+    assert before.config["lower_fingerprint"] is None
+    assert len(before.rated_train)
+    path = data / f"pair_{domain}" / f"pair_{domain}.inter"
     header, *rows = path.read_text().splitlines()
-    low = next(row for row in rows if float(row.split("\t")[2]) < 3)
-    user, item, rating_there, *rest = low.split("\t")
-    rows[rows.index(low)] = "\t".join([user, item, str(float(rating_there) + 0.5), *rest])
+    trained = set(before.pair.user_tokens[before.split.train.user])
+    low = next(
+        row
+        for row in rows
+        if float(row.split("\t")[2]) < 3 and (domain == "movie" or row.split("\t")[0] in trained)
+    )
+    user, item, rating, *rest = low.split("\t")
+    rows[rows.index(low)] = "\t".join([user, item, str(float(rating) + 0.5), *rest])
     write_lines(path, header, *rows)
-    changed = load(tmp_path, eval_task="ranking")
-    assert changed.config["data_fingerprint"] != ranking.config["data_fingerprint"]
+    after = load(tmp_path, eval_task="ranking")
+    assert len(after.rated_source)
+    assert after.config["data_fingerprint"] == before.config["data_fingerprint"]
+    assert after.config["lower_fingerprint"] != before.config["lower_fingerprint"]
 
 
 def test_half_stars_survive_and_ratings_outside_the_range_do_not(

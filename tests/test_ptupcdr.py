@@ -23,6 +23,7 @@ class TestPTUPCDR(BridgeChecks):
         "not_rating_aware": {"rating_aware": False},
         "positive": {"history": "positive"},
         "last_three": {"history_length": 3},
+        "ranking": {"eval_task": "ranking"},
         "paper": {"preset": "paper"},
     }
 

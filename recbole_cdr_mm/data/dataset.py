@@ -39,8 +39,6 @@ class PairDataset(Dataset):
     Attributes:
         pair: Both domains in one id space; with `eval_task: ranking` only their positives.
         split: The cold-start split of the target ratings, likewise.
-        rated_source: All source ratings, with `eval_task: ranking` those below the threshold too.
-        rated_train: All target ratings in training, likewise.
         description: The `data` block of a result: pair and split before the positives' filter.
         profiles: Of all users, likewise before it; only with `save_predictions`.
 
@@ -51,8 +49,6 @@ class PairDataset(Dataset):
 
     pair: Pair
     split: ColdStartSplit
-    rated_source: Ratings
-    rated_train: Ratings
     description: dict[str, Any]
     profiles: UserProfiles
 
@@ -88,7 +84,8 @@ class PairDataset(Dataset):
         self.description = self._describe(pair, split)
         if config["save_predictions"]:
             self.profiles = user_profiles(pair)
-        self.rated_source, self.rated_train = pair.source, split.train
+        self._rated_source, self._rated_train = pair.source, split.train
+        self._reads_lower_ratings = False
         if config["eval_task"] == "ranking":
             threshold = config["positive_threshold"]
             pair, split = _positives(pair, threshold), split.at_least(threshold)
@@ -126,7 +123,25 @@ class PairDataset(Dataset):
         """Source ratings, also in a ranking all of them or those of `positive_threshold` alone."""
         if not positive_only:
             return self.rated_source
-        return self.rated_source.at_least(self.config["positive_threshold"])
+        return self.pair.source.at_least(self.config["positive_threshold"])
+
+    @property
+    def rated_source(self) -> Ratings:
+        """All source ratings, with `eval_task: ranking` those below the threshold too."""
+        self._note_lower_ratings()
+        return self._rated_source
+
+    @property
+    def rated_train(self) -> Ratings:
+        """All target ratings in training, likewise."""
+        self._note_lower_ratings()
+        return self._rated_train
+
+    def _note_lower_ratings(self) -> None:
+        """Let checkpoints of models that read them agree with what a ranking's filter leaves out."""
+        if self.config["eval_task"] == "ranking" and not self._reads_lower_ratings:
+            self.config["lower_fingerprint"] = _hash_of(self._rated_source, self._rated_train)
+            self._reads_lower_ratings = True
 
     @property
     def text_domains(self) -> list[DomainName]:
@@ -340,15 +355,8 @@ class PairDataset(Dataset):
 
     def _fingerprint(self) -> str:
         """A hash of the rows in use and their split: what a checkpoint must agree with."""
-        digest = hashlib.sha256()
         split = self.split
-        parts = [self.pair.source, split.train, split.valid, split.test, split.revealed]
-        if self.config["eval_task"] == "ranking":
-            parts += [self.rated_source, self.rated_train]
-        for part in parts:
-            for array in (part.user, part.item, part.rating):
-                digest.update(array.tobytes())
-        return digest.hexdigest()[:16]
+        return _hash_of(self.pair.source, split.train, split.valid, split.test, split.revealed)
 
     def _describe(self, pair: Pair, split: ColdStartSplit) -> dict[str, Any]:
         return {
@@ -445,12 +453,12 @@ class PairDataset(Dataset):
                 " are left out"
             )
         if self.config["eval_task"] == "ranking":
-            lines.append(f"  positives only: {self.rows}")
+            lines.append(f"  positives: {self.rows}")
         return "\n".join(lines)
 
     @property
     def rows(self) -> dict[str, int]:
-        """Ratings that are used, after the positives' filter of ranking."""
+        """How many ratings `pair` and `split` hold, after the positives' filter of ranking."""
         return {
             "source": len(self.pair.source),
             "train": len(self.split.train),
@@ -458,6 +466,14 @@ class PairDataset(Dataset):
             "test": len(self.split.test),
             "revealed": len(self.split.revealed),
         }
+
+
+def _hash_of(*parts: Ratings) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        for array in (part.user, part.item, part.rating):
+            digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _read_in_order(path: Path, **options: Any) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""MetaMMCDR: a personalised bridge, made from the text of what a user liked in the source domain.
+"""MetaMMCDR: a personalised bridge, made from the text of what a user rated in the source domain.
 
 Reference:
     MetaMMCDR, with its own numbers of equations and of Algorithm 1. It extends PTUPCDR: Zhu et al.

@@ -24,6 +24,7 @@ RUN_KEYS = OUTPUT_KEYS | frozenset(
 FINGERPRINTS = {
     "data_fingerprint": "other ratings, or another split of them,",
     "feature_fingerprint": "other side features",
+    "lower_fingerprint": "other ratings below positive_threshold",
 }
 
 
