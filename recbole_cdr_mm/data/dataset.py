@@ -138,7 +138,7 @@ class PairDataset(Dataset):
         return self._rated_train
 
     def _note_lower_ratings(self) -> None:
-        """Let checkpoints of models that read them agree with what a ranking's filter leaves out."""
+        """Note what a ranking's filter leaves out: checkpoints of who reads it agree with it."""
         if self.config["eval_task"] == "ranking" and not self._reads_lower_ratings:
             self.config["lower_fingerprint"] = _hash_of(self._rated_source, self._rated_train)
             self._reads_lower_ratings = True

@@ -20,12 +20,12 @@ from recbole_cdr_mm.property_files import GENERAL_FILES, property_files
 from recbole_cdr_mm.schema import read_properties
 from recbole_cdr_mm.stage import Pretraining, Stage
 from recbole_cdr_mm.trainer.report import StageReport
-from recbole_cdr_mm.trainer.resume import run_config
+from recbole_cdr_mm.trainer.resume import FINGERPRINTS, run_config
 
 # What says which rows and features there are: the rows and the initial model themselves count.
-_DATA_KEYS = frozenset(
-    "model data_fingerprint feature_fingerprint test_user_ratio valid_user_ratio split_seed"
-    " few_shot few_shot_pool unseen_item_ratio overlap_ratio".split()
+_DATA_KEYS = FINGERPRINTS.keys() | set(
+    "model test_user_ratio valid_user_ratio split_seed few_shot few_shot_pool unseen_item_ratio"
+    " overlap_ratio".split()
 )
 _BASE_MODEL = "base_model.yaml"
 
