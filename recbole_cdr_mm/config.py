@@ -8,7 +8,6 @@ command line.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,8 @@ from recbole_cdr_mm.property_files import (
     RECBOLE_PROPERTIES,
     keys_of_ours,
     model_files,
-    recbole_bounds,
     task_file,
+    with_bounds,
 )
 from recbole_cdr_mm.schema import Key, PropertyLoader, read_properties
 
@@ -135,7 +134,7 @@ class MMConfig(Config):
         for file in model_files(model_class):
             self._model_keys |= self._add_properties(file)
         if not ours:
-            self._add_bounds()
+            self.keys.update({name: with_bounds(self.keys[name]) for name in self._model_keys})
         self.internal_config_dict.update(self._checked(self._pair, model))
         self._add_preset(self._early("preset"), model, dataset, known=ours)
         self.internal_config_dict["MODEL_TYPE"] = getattr(model_class, "type", None)
@@ -148,14 +147,6 @@ class MMConfig(Config):
         self.internal_config_dict.update(values)
         self.keys.update(keys)
         return set(keys)
-
-    def _add_bounds(self) -> None:
-        """RecBole's files give the types of its models' keys; the bounds are ours."""
-        for name, type_text in recbole_bounds().items():
-            if name in self._model_keys:
-                bounded = replace(self.keys[name], type_text=type_text)
-                if not bounded.problem_with(bounded.default):
-                    self.keys[name] = bounded
 
     def _early(self, name: str) -> Any:
         """A value that decides which properties are read, checked before it is used."""

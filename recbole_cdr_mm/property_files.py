@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import recbole
@@ -11,7 +12,7 @@ from recbole_cdr_mm.errors import ConfigError
 from recbole_cdr_mm.model import find_models
 from recbole_cdr_mm.model.cross_domain_recommender import CrossDomainRecommender
 from recbole_cdr_mm.packaged import PROPERTIES
-from recbole_cdr_mm.schema import read_properties
+from recbole_cdr_mm.schema import Key, read_properties
 
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 
@@ -59,6 +60,12 @@ def recbole_bounds() -> dict[str, str]:
     """Types with bounds, by the keys of RecBole's models that they are for."""
     names_of_types, _ = read_properties(PROPERTIES / "recbole_bounds.yaml")
     return {name: text for text, names in names_of_types.items() for name in names}  # type: ignore[attr-defined]
+
+
+def with_bounds(key: Key) -> Key:
+    """A key of one of RecBole's models with the bounds of its name, if its default keeps them."""
+    bounded = replace(key, type_text=recbole_bounds().get(key.name, key.type_text))
+    return key if bounded.problem_with(key.default) else bounded
 
 
 def known_keys(model_class: type, eval_task: str) -> set[str]:

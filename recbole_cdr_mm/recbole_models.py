@@ -290,6 +290,7 @@ def build_model(config: Any, dataset: Any) -> Any:
             " values, and is not read. Name a checkpoint that this package wrote."
         ) from error
     except (AssertionError, IndexError, NotImplementedError, RuntimeError, ValueError) as error:
+        # What RecBole's constructors happen to raise; an error from elsewhere is a bug and goes on.
         refusal = _refusal(error)
         if refusal is None:
             raise

@@ -85,8 +85,8 @@ class PairDataset(Dataset):
         if config["save_predictions"]:
             self.profiles = user_profiles(pair)
         self._rated_source, self._rated_train = pair.source, split.train
-        self._reads_lower_ratings = False
         if config["eval_task"] == "ranking":
+            config["lower_fingerprint"] = None  # until somebody reads what is left out here
             threshold = config["positive_threshold"]
             pair, split = _positives(pair, threshold), split.at_least(threshold)
         self.pair, self.split = pair, split
@@ -139,9 +139,8 @@ class PairDataset(Dataset):
 
     def _note_lower_ratings(self) -> None:
         """Note what a ranking's filter leaves out: checkpoints of who reads it agree with it."""
-        if self.config["eval_task"] == "ranking" and not self._reads_lower_ratings:
+        if self.config["eval_task"] == "ranking" and self.config["lower_fingerprint"] is None:
             self.config["lower_fingerprint"] = _hash_of(self._rated_source, self._rated_train)
-            self._reads_lower_ratings = True
 
     @property
     def text_domains(self) -> list[DomainName]:

@@ -15,7 +15,6 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 
 from recbole_cdr_mm.data.dataset import PairDataset
-from recbole_cdr_mm.data.history import build_histories
 from recbole_cdr_mm.data.loader import DrawingLoader
 from recbole_cdr_mm.data.negatives import NegativeSampler
 from recbole_cdr_mm.errors import ConfigError
@@ -77,8 +76,7 @@ class SSCDR(EMCDR):
     def bridge_training(self, dataset: PairDataset) -> Training:
         """Overlapped training users, each with a liked and another source item drawn anew."""
         users = self.overlapped_training_users(dataset)
-        liked = dataset.pair.source.at_least(self.config["positive_threshold"])
-        histories = build_histories(liked, self.n_users).to(self.device)
+        histories = dataset.histories(positive_only=True).to(self.device)
         ids = dataset.pair.items("source")
         others = NegativeSampler(dataset.pair.source, ids.start, ids.stop, self.device)
 
